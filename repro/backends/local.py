@@ -1,0 +1,227 @@
+"""Steps as processes of this machine, none of which survives its step, or repro."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+
+from repro.errors import Unreachable
+from repro.ports import JobEnd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from repro.ports import Job, Sink
+
+# The module beside this one without the package around it; run as a file, it would be compiled
+# for every step.
+SUPERVISOR = "import sys; sys.path.append(sys.argv[1]); import supervisor; supervisor.main()"
+HERE = os.path.dirname(os.path.abspath(__file__))
+LOST = JobEnd(code=128 + signal.SIGKILL, cause="lost")
+STREAMS = ("stdout", "stderr")
+CHUNK = 1 << 16
+PIPE = 1 << 10  # chunks; more than any pipe holds
+
+
+class Local:
+    """Runs each step under a supervisor that ends whatever the step leaves behind.
+
+    It does so too when repro dies, of whatever. A supervisor that is itself killed takes along
+    the command's process group, but not what the step has moved into other sessions.
+    """
+
+    name = "local"
+
+    def submit(self, job: Job, sink: Sink) -> Running:
+        """Start `job`, as `repro.ports.Backend` says.
+
+        All calls of `sink` come from one thread. What it raises ends the delivery, not the job,
+        and is raised again by `wait`. Raises Unreachable where no process can be started.
+        """
+        running = Running(*_supervisor(job.folder), sink)
+        running.begin(job)
+        return running
+
+
+def _supervisor(folder: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a supervisor in `folder`; give it, and our end of the line to it."""
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise _not_started(folder, error) from error
+    try:
+        return _popen(folder, theirs), ours
+    except OSError as error:
+        ours.close()
+        raise _not_started(folder, error) from error
+    finally:
+        theirs.close()
+
+
+def _popen(folder: str, line: socket.socket) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", SUPERVISOR, HERE],
+        bufsize=0,
+        cwd=folder,
+        start_new_session=True,  # Ctrl-C on a terminal is for repro to act on
+        stdin=line.fileno(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def _not_started(folder: str, error: OSError) -> Unreachable:
+    reason = str(error.strerror).lower()
+    return Unreachable(
+        f"no process can be started in `{folder}`: {reason}",
+        hints=["see that the folder exists, and that `ulimit -n` and `ulimit -u` leave room"],
+    )
+
+
+class Running:
+    """A job under way, as `repro.ports.SubmittedJob` says."""
+
+    def __init__(self, process: subprocess.Popen[bytes], line: socket.socket, sink: Sink) -> None:
+        """Take over a supervisor that waits for its request."""
+        self._process = process
+        self._line = line
+        self._sink = sink
+        self._failure: BaseException | None = None
+        self._end: JobEnd | None = None
+        self._reader = threading.Thread(target=self._follow, name="repro-job", daemon=True)
+        # A signal handler may come in while its thread waits for the end, and wait for it too:
+        # a lock that the reader opens stands that, a threading.Event may not.
+        self._over = threading.Lock()
+        self._over.acquire()
+        self._closing = threading.RLock()
+
+    def begin(self, job: Job) -> None:
+        """Say what to run, and follow it."""
+        try:
+            with suppress(ConnectionError):  # the supervisor has died, as the reader will notice
+                self._line.sendall(_request(job))
+            self._reader.start()
+        except BaseException:
+            self._release()
+            raise
+
+    def wait(self) -> JobEnd:
+        """Block until all has ended and was delivered. Raises what `sink` raised."""
+        self._join()
+        if self._failure:
+            raise self._failure
+        return self._end or LOST
+
+    def poll(self) -> JobEnd | None:
+        """Give the end if it has ended."""
+        return self._end
+
+    def cancel(self) -> None:
+        """End it, and return when nothing is left of it; called by `sink`, return at once."""
+        with self._closing, suppress(OSError):  # it has ended, and the line is closed
+            self._line.send(b"c")
+        if threading.current_thread() is not self._reader:
+            self._join()
+
+    def _join(self) -> None:
+        with self._over:
+            pass
+
+    def _follow(self) -> None:
+        end = LOST
+        try:
+            end = self._ended(self._listen())
+            self._drain()
+        except BaseException as error:  # noqa: BLE001  (`wait` raises it)
+            self._failure = error
+        finally:
+            self._release()
+            self._end = end
+            self._over.release()
+
+    def _listen(self) -> bytes:
+        """Deliver output until the supervisor has ended; give what it reported."""
+        report = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._line, selectors.EVENT_READ)
+            for stream in STREAMS:
+                selector.register(getattr(self._process, stream), selectors.EVENT_READ, stream)
+            while self._line in selector.get_map():
+                for key, _ in selector.select():
+                    data = _read(key.fd)
+                    if not data:
+                        selector.unregister(key.fileobj)
+                    elif key.data:
+                        self._deliver(key.data, data)
+                    else:
+                        report += data
+        return report
+
+    def _drain(self) -> None:
+        """Deliver what is left in the pipes; a lost process may hold them, so never block."""
+        for stream in STREAMS:
+            descriptor = getattr(self._process, stream).fileno()
+            os.set_blocking(descriptor, False)
+            for _ in range(PIPE):
+                data = _read(descriptor)
+                if not data:
+                    break
+                self._deliver(stream, data)
+
+    def _deliver(self, stream: str, data: bytes) -> None:
+        if self._failure:
+            return
+        try:
+            self._sink(stream, data)
+        except BaseException as error:  # noqa: BLE001  (`wait` raises it)
+            self._failure = error
+
+    def _ended(self, report: bytes) -> JobEnd:
+        facts: dict[str, Any] = {}
+        for line in report.splitlines():
+            facts |= json.loads(line)
+        if "code" in facts:
+            return JobEnd(**{field: facts[field] for field in JobEnd.__fields__})
+        if "group" in facts:
+            with suppress(OSError):  # it has ended already
+                os.killpg(facts["group"], signal.SIGKILL)
+        return LOST
+
+    def _release(self) -> None:
+        """Hang up, which ends a supervisor that is still there, and give everything back."""
+        with self._closing:
+            self._line.close()
+        self._process.wait()
+        for stream in STREAMS:
+            getattr(self._process, stream).close()
+
+
+def _read(descriptor: int) -> bytes:
+    """Read what is there; nothing if there is nothing more."""
+    try:
+        return os.read(descriptor, CHUNK)
+    except (BlockingIOError, ConnectionResetError):
+        return b""
+
+
+def _request(job: Job) -> bytes:
+    """Say what to run, in one line; each character is a byte, since not all bytes are UTF-8."""
+    asked = {
+        "argv": [_bytewise(word) for word in job.argv],
+        "variables": {_bytewise(name): _bytewise(job.variables[name]) for name in job.variables},
+        "timeout_ms": job.timeout_ms,
+        "grace_ms": job.grace_ms,
+    }
+    return json.dumps(asked).encode("ascii") + b"\n"
+
+
+def _bytewise(text: str) -> str:
+    return os.fsencode(text).decode("latin-1")

@@ -1,0 +1,97 @@
+"""`repro completion`: static completion scripts, which never start Python for the common case."""
+
+from __future__ import annotations
+
+from repro import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from repro.cli.options import Options
+
+HELP = "print a completion script for a shell"
+EPILOG = """\
+examples:
+  repro completion bash > ~/.local/share/bash-completion/completions/repro
+  repro completion zsh > ~/.zfunc/_repro
+  repro completion fish > ~/.config/fish/completions/repro.fish
+"""
+BASH = """\
+# completion of repro for bash
+_repro() {{
+    local word=${{COMP_WORDS[COMP_CWORD]}} command=${{COMP_WORDS[1]}}
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        COMPREPLY=($(compgen -W "{commands}" -- "$word"))
+        return
+    fi
+    case "$command" in
+{cases}
+    esac
+    if [[ $word == -* ]]; then
+        COMPREPLY=($(compgen -W "$options" -- "$word"))
+    else
+        COMPREPLY=($(compgen -W "$words" -- "$word") $(compgen -f -- "$word"))
+    fi
+}}
+complete -o filenames -F _repro repro
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
+
+
+def execute(options: Options) -> int:
+    """Run the command."""
+    from repro.cli import parser
+
+    tree = _tree(parser.build())
+    shell = options.text("shell")
+    if shell == "fish":
+        print(_fish(tree), end="")
+    elif shell == "zsh":
+        print("#compdef repro\nautoload -U +X bashcompinit && bashcompinit")
+        print(_bash(tree), end="")
+    else:
+        print(_bash(tree), end="")
+    return errors.OK
+
+
+def _tree(parser: ArgumentParser) -> dict[str, tuple[list[tuple[str, str]], list[str]]]:
+    """Give options with their help, and fixed words, of every command."""
+    actions = parser._subparsers._group_actions[0]  # type: ignore[union-attr]  # noqa: SLF001
+    found = {}
+    for name, sub in actions.choices.items():  # type: ignore[union-attr]
+        options = [(s, a.help or "") for a in sub._actions for s in a.option_strings]  # noqa: SLF001
+        words = [
+            str(word)
+            for action in sub._actions  # noqa: SLF001
+            if not action.option_strings
+            for word in action.choices or ()
+        ]
+        found[name] = (options, words)
+    return found
+
+
+def _bash(tree: dict[str, tuple[list[tuple[str, str]], list[str]]]) -> str:
+    cases = "\n".join(
+        f'        {name}) local options="{" ".join(o for o, _ in options)}" '
+        f'words="{" ".join(words)}" ;;'
+        for name, (options, words) in tree.items()
+    )
+    return BASH.format(commands=" ".join(tree), cases=cases)
+
+
+def _fish(tree: dict[str, tuple[list[tuple[str, str]], list[str]]]) -> str:
+    lines = ["# completion of repro for fish"]
+    lines += [f"complete -c repro -n __fish_use_subcommand -f -a {name}" for name in tree]
+    for name, (options, words) in tree.items():
+        seen = f"'__fish_seen_subcommand_from {name}'"
+        for option, text in options:
+            flag = f"-l {option[2:]}" if option.startswith("--") else f"-s {option[1:]}"
+            shown = text.replace("'", "\\'")
+            lines.append(f"complete -c repro -n {seen} {flag} -d '{shown}'")
+        lines += [f"complete -c repro -n {seen} -f -a {word}" for word in words]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,217 @@
+"""`repro run`: run a project, or reuse the result of an earlier run."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from repro import errors
+from repro.cli.options import COMMON, Option, Options, add
+from repro.cli.options import scan as scan_options
+from repro.plan import MANAGERS, Request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from repro.api import SubmittedRun
+    from repro.cli.render import Narrator
+    from repro.events import Event
+
+HELP = "run a project, or reuse the result of an earlier run"
+EPILOG = """\
+examples:
+  repro run .                                the entry point `main` of this folder
+  repro run examples/diabetes -P alpha=0.5   a parameter
+  repro run . -e train.py -P lr=0.1          a script; unknown parameters become `--lr 0.1`
+  repro run https://host/p.git#sub -v v1.2   a subdirectory of a Git remote, at a tag
+  repro run . --no-cache                     run it, whatever there is already
+
+stdout gets the id of the run; everything else goes to stderr.
+"""
+OPTIONS = (
+    Option(
+        names=("--entry-point", "-e"),
+        metavar="NAME",
+        default="main",
+        help="entry point, or a script with its extension (default: main)",
+    ),
+    Option(
+        names=("--version", "-v"),
+        metavar="VERSION",
+        help="branch, tag, or full or abbreviated commit of a Git project",
+    ),
+    Option(
+        names=("--param-list", "--param", "-P"),
+        kind="list",
+        metavar="NAME=VALUE",
+        help="a parameter; may be repeated",
+    ),
+    Option(names=("--backend", "-b"), metavar="NAME", default="local", help="where it runs"),
+    Option(
+        names=("--backend-config", "-c"),
+        metavar="FILE",
+        help="JSON file, or JSON text, with the settings of the backend",
+    ),
+    Option(
+        names=("--env-manager",),
+        metavar="NAME",
+        help=f"environment to use: {', '.join(MANAGERS)} (default: the project's own kind)",
+    ),
+    Option(names=("--experiment-name",), metavar="NAME", help="experiment on the tracking server"),
+    Option(names=("--experiment-id",), metavar="ID", help="experiment on the tracking server"),
+    Option(names=("--run-name",), metavar="NAME", help="name of the run on the tracking server"),
+    Option(
+        names=("--storage-dir",),
+        metavar="DIR",
+        help="folder for files that `path` parameters bring from elsewhere",
+    ),
+    Option(
+        names=("--output", "-o"),
+        metavar="DIR",
+        help="write the outputs there instead of into the project folder",
+    ),
+    Option(names=("--sandbox",), metavar="LEVEL", help="isolation to insist on"),
+    Option(
+        names=("--timeout",), metavar="TIME", help="longest time, as `90`, `90s`, `15m` or `2h`"
+    ),
+    Option(names=("--no-cache",), kind="flag", help="neither read nor write results"),
+    Option(names=("--refresh",), kind="flag", help="write the result, but do not read one"),
+    Option(names=("--dry-run", "-n"), kind="flag", help="say what would happen, and run nothing"),
+)
+
+
+def scan(argv: list[str]) -> Options | None:
+    """Read a plain command line without argparse; None where that has to look."""
+    return scan_options((*OPTIONS, *COMMON), "uri", argv)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "uri",
+        nargs="?",
+        default=".",
+        metavar="URI",
+        help="local folder, zip archive or Git remote, with an optional #subdirectory",
+    )
+    add(parser, OPTIONS)
+
+
+def request_of(options: Options) -> Request:
+    """Translate options into a request. Raises UsageError."""
+    timeout = options.text("timeout")
+    if timeout:
+        from repro.mlproject import milliseconds
+
+        try:
+            timeout_ms = milliseconds(timeout if timeout[-1].isalpha() else float(timeout))
+        except (ValueError, KeyError):
+            raise errors.UsageError(
+                f"`--timeout {timeout}` is no time", hints=["write `90`, `90s`, `15m` or `2h`"]
+            ) from None
+    return Request(
+        uri=options.text("uri"),
+        entry_point=options.text("entry_point") or "main",
+        version=options.text("version"),
+        parameters=parameters(options.list("param_list")),
+        env_manager=options.text("env_manager"),
+        backend=options.text("backend") or "local",
+        use_results=not (options.flag("no_cache") or options.flag("refresh")),
+        keep_result=not options.flag("no_cache"),
+        output=os.path.abspath(options.text("output")) if options.text("output") else "",
+        storage=os.path.abspath(options.text("storage_dir")) if options.text("storage_dir") else "",
+        sandbox=options.text("sandbox"),
+        run_name=options.text("run_name"),
+        experiment_name=options.text("experiment_name"),
+        experiment_id=options.text("experiment_id"),
+        parent_run=os.environ.get("REPRO_RUN_ID", ""),
+        caller=os.getcwd(),
+        timeout_ms=timeout_ms if timeout else 0,
+    )
+
+
+def parameters(given: list[str]) -> dict[str, str]:
+    """Split NAME=VALUE at the first `=`. Raises UsageError for anything else, and repetition."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise errors.UsageError(
+                f"`-P {text[:60]}` is not NAME=VALUE", hints=["write `-P name=value`"]
+            )
+        if name in found:
+            raise errors.UsageError(f"the parameter `{name}` is given twice")
+        found[name] = value
+    return found
+
+
+def execute(options: Options) -> int:
+    """Run the command; give 0, or 1 where the step failed."""
+    from repro.cli.render import Narrator, Terminal
+
+    narrator = Narrator(Terminal(options.text("color") or "auto"), quiet=options.count("quiet"))
+    _warn_of_unknown_variables(narrator)
+    request = request_of(options)
+    if options.flag("dry_run"):
+        from repro.cli import why
+
+        return why.tell(request, options)
+    return _run(request, narrator, options)
+
+
+def _run(request: Request, narrator: Narrator, options: Options) -> int:
+    from repro import api
+
+    watcher = Watcher(narrator)
+    submitted = api.SubmittedRun(request, os.environ, watcher)
+    watcher.submitted = submitted
+    submitted.run()
+    _answer(submitted, options)
+    record = submitted.record
+    return errors.OK if record is not None and record.status == "FINISHED" else errors.FAILED
+
+
+class Watcher:
+    """Passes events on, shows the recorded output on a hit, and arms the signals for a miss."""
+
+    def __init__(self, narrator: Narrator) -> None:
+        """Take who tells the story."""
+        self.narrator = narrator
+        self.submitted: SubmittedRun | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        name = type(event).__name__
+        if name == "Missed":
+            from repro.cli import interruption
+
+            interruption.arm()
+        elif name == "Reused" and self.submitted is not None and not self.narrator.quiet:
+            from repro.cli import replay
+
+            replay.show(event, self.submitted, self.narrator)
+        self.narrator(event)
+
+
+def _answer(submitted: SubmittedRun, options: Options) -> None:
+    if options.flag("json"):
+        from repro.cli import documents, render
+
+        assert submitted.record is not None  # noqa: S101  (it has run)
+        print(render.json_text(documents.run(submitted.record)))
+    elif sys.stdout is not None:
+        print(submitted.run_id)
+        sys.stdout.flush()
+
+
+def _warn_of_unknown_variables(narrator: Narrator) -> None:
+    from repro import envvars
+
+    for name in envvars.unknown(os.environ):
+        from repro.decode import nearest
+        from repro.events import Warned
+
+        near = nearest(name, list(envvars.VARIABLES))
+        hint = f"a similar one exists: `{near}`" if near else "`repro help environment` lists them"
+        narrator(Warned(text=f"the variable `{name}` means nothing to repro", hint=hint))

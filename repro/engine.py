@@ -1,0 +1,315 @@
+"""From a request to an answer: the key, the look-up, and the reuse of an earlier result.
+
+This is the path of a cache hit, and the first half of every run. What is only needed to execute
+a step is in `execution`, which is imported when a step has to run.
+"""
+
+from __future__ import annotations
+
+import os
+
+from repro import digest, manifest, params, plan, record, source, step
+from repro.events import Progress, Reused
+from repro.record import RunRecord
+from repro.store.blobs import BlobMissing
+from repro.value import Value, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from repro.events import Emit
+    from repro.lock import EnvironmentLock
+    from repro.manifest import Entry
+    from repro.params import Argument, Template
+    from repro.plan import Request
+    from repro.ports import Machine, Tree
+    from repro.source import Selection, Source
+    from repro.spec import EntryPoint, Environment, Project
+    from repro.step import Step
+    from repro.store.placement import Placement
+    from repro.store.results import Result
+
+
+class Prepared(Value):
+    """A step that is ready to be looked up or run, with all that its key is made of.
+
+    `host_paths` are (path, identity) of files outside of the tree that are in the key, to be
+    looked at again after the step.
+    """
+
+    request: Request
+    tree: Tree
+    source: Source
+    project: Project
+    entry: EntryPoint
+    arguments: tuple[Argument, ...]
+    template: Template
+    wanted: Environment | None
+    lock: EnvironmentLock
+    chosen: Selection
+    placement: Placement | None
+    step: Step
+    key: str
+    host_paths: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Give the name of the entry point."""
+        return self.entry.name
+
+    @property
+    def command(self) -> str:
+        """Give the command as the shell gets it. Raises ParameterInvalid."""
+        return params.expand(self.template, self.arguments)
+
+    @property
+    def shown_command(self) -> str:
+        """Give the command with secrets hidden, for people and records."""
+        hidden = tuple(
+            replace(a, text="***", landed=None) if a.kind == "secret" else a for a in self.arguments
+        )
+        return params.expand(self.template, hidden)
+
+
+def prepare(request: Request, machine: Machine, emit: Emit) -> Prepared:
+    """Find out everything about a step, up to its key, without running or recording anything.
+
+    Raises a ReproError for whatever keeps the step from running: all that can be checked is
+    checked here.
+    """
+
+    def progress(text: str) -> None:
+        emit(Progress(step=request.entry_point, text=text))
+
+    tree = machine.tree(request, progress)
+    found = tree.source
+    project = tree.project(lambda t: machine.load(t, emit))
+    entry = plan.entry_point(project, request.entry_point, machine.environ.get("SHELL", ""))
+    plan.check(request, project, entry)
+    wanted = plan.environment(project, entry, request.env_manager)
+    template = params.parse(entry.command)
+    bound = params.bind(entry, request.parameters)
+    variables, unset = plan.variables(entry, machine.environ)
+    arguments, host_paths = _identified(bound, request, machine, progress)
+    mounts, mounted = _mounts(entry, request, machine, progress)
+    params.expand(template, arguments)
+    placement = machine.placement(found.root) if found.root else None
+    made = placement.made_by(entry.name) if placement and not request.output else {}
+    chosen = source.selection(entry, made)
+    inputs = tree.inputs(chosen, entry.name)
+    lock = machine.lock(wanted, found.root, progress)
+    one = step.Step(
+        entry_point=entry.name,
+        command=entry.command,
+        arguments=arguments,
+        inputs=inputs,
+        environment=lock.digest,
+        platform=machine.platform,
+        variables=variables,
+        unset=unset,
+        secrets=tuple(sorted(entry.secrets)),
+        outputs=entry.outputs,
+        mounts=mounts,
+        network=entry.network,
+        shell=entry.shell,
+    )
+    return Prepared(
+        request=request,
+        tree=tree,
+        source=found,
+        project=project,
+        entry=entry,
+        arguments=arguments,
+        template=template,
+        wanted=wanted,
+        lock=lock,
+        chosen=chosen,
+        placement=placement,
+        step=one,
+        key=step.key_of(one),
+        host_paths=(*host_paths, *mounted),
+    )
+
+
+def _identified(
+    bound: tuple[Argument, ...], request: Request, machine: Machine, progress: Any
+) -> tuple[tuple[Argument, ...], tuple[tuple[str, str], ...]]:
+    """Give the arguments with what stands for them in the key, and the paths among them."""
+    paths = machine.paths(request.caller, progress)
+    arguments, host_paths = [], []
+    for index, argument in enumerate(bound):
+        if argument.text is None:
+            arguments.append(argument)
+        elif argument.kind == "secret":
+            keyed = digest.keyed(machine.secret, argument.text)
+            arguments.append(params.with_identity(argument, keyed))
+        elif argument.kind == "path":
+            path = paths.local(argument, index, lambda: request.storage or machine.home.scratch())
+            identity = paths.identify(path)
+            arguments.append(params.with_identity(argument, identity, path))
+            host_paths.append((path, identity))
+        else:
+            arguments.append(argument)
+    return tuple(arguments), tuple(host_paths)
+
+
+def _mounts(
+    entry: EntryPoint, request: Request, machine: Machine, progress: Any
+) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+    paths = machine.paths(request.caller, progress)
+    keyed, watched = [], []
+    for mount in entry.mounts:
+        host = os.path.expanduser(mount.source)
+        identity = f"version {mount.version}" if mount.version else paths.mounted(host)
+        keyed.append((mount.target or mount.source, identity))
+        if not mount.version:
+            watched.append((host, identity))
+    return tuple(keyed), tuple(watched)
+
+
+class Answer(Value):
+    """Whether an earlier result serves: the result with its outputs, or why there is none."""
+
+    result: Result | None = None
+    outputs: tuple[Entry, ...] = ()
+    artifacts: tuple[Entry, ...] = ()
+    reason: str = ""
+
+
+def look_up(prepared: Prepared, machine: Machine) -> Answer:
+    """Look for a result of the key all of whose files are there."""
+    if not prepared.request.use_results:
+        return Answer(reason="asked to run without looking at earlier results")
+    if not prepared.entry.cache:
+        return Answer(reason="`cache: false` is declared")
+    result = machine.results.get(prepared.key)
+    if result is None:
+        return Answer()
+    try:
+        outputs = _tree(result.outputs, machine)
+        artifacts = _tree(result.artifacts, machine)
+    except (BlobMissing, manifest.NotAManifest) as error:
+        return Answer(reason=f"the result of run {result.run_id[:8]} is incomplete: {error}")
+    return Answer(result=result, outputs=outputs, artifacts=artifacts)
+
+
+def _tree(name: str, machine: Machine) -> tuple[Entry, ...]:
+    """Give the entries of a manifest whose blobs are all there. Raises BlobMissing."""
+    entries = manifest.decode(machine.blobs.get(name))
+    for entry in entries:
+        if entry.kind in ("file", "exec") and not machine.blobs.has(entry.content):
+            raise BlobMissing(entry.content)
+    return entries
+
+
+def reuse(prepared: Prepared, answer: Answer, machine: Machine, emit: Emit) -> RunRecord:
+    """Answer a run with an earlier result: outputs where they belong, and a record.
+
+    Raises BlobMissing if an output turns out to be corrupt; it is in quarantine then, and the
+    step has to run.
+    """
+    result = answer.result
+    assert result is not None  # noqa: S101  (the caller looked)
+    started = machine.now_ns()
+    restored = _restore(prepared, answer, machine, started, emit)
+    finished = replace(
+        begin(prepared, started),
+        status=record.FINISHED,
+        cached=True,
+        origin_run=result.run_id,
+        ended_ns=machine.now_ns(),
+        parts={},
+        exit_code=result.exit_code,
+        wall_ns=result.wall_ns,
+        user_ns=result.user_ns,
+        system_ns=result.system_ns,
+        peak_bytes=result.peak_bytes,
+        metrics=latest(result.metrics),
+        tags=result.tags,
+        logged=result.parameters,
+        outputs=result.outputs,
+        artifacts=result.artifacts,
+        log=result.log,
+        log_size=result.log_size,
+    )
+    finished = machine.mirrored(finished, result)
+    machine.history.spool(finished)
+    machine.results.touch(prepared.key)
+    prepared.tree.remember()
+    emit(
+        Reused(
+            step=prepared.name,
+            record=finished,
+            saved_ns=result.wall_ns,
+            ended_ns=result.ended_ns,
+            restored=restored,
+        )
+    )
+    return finished
+
+
+def _restore(prepared: Prepared, answer: Answer, machine: Machine, started: int, emit: Emit) -> int:
+    """Put the outputs where they belong, unless they stand there; count what was written."""
+    placement = prepared.placement
+    if prepared.request.output:
+        placement = machine.placement(prepared.request.output)
+    if placement is None or (answer.outputs and placement.in_place(answer.outputs)):
+        return 0
+    if not answer.outputs:
+        return 0
+    from repro.execution import place
+
+    return place(prepared, answer.outputs, placement, (machine, started, emit))
+
+
+def begin(prepared: Prepared, started: int) -> RunRecord:
+    """Give the record with which a run begins."""
+    request, found = prepared.request, prepared.source
+    return RunRecord(
+        run_id=request.run_id or os.urandom(16).hex(),
+        status=record.RUNNING,
+        project=found.project,
+        entry_point=prepared.name,
+        started_ns=started,
+        key=prepared.key,
+        parts=step.parts(prepared.step),
+        command=prepared.shown_command,
+        parameters=tuple((a.name, a.shown, a.origin) for a in prepared.arguments),
+        uri=found.uri,
+        version=found.version,
+        commit=found.commit,
+        branch=found.branch,
+        repo_url=found.repo_url,
+        dirty=found.dirty,
+        tree=found.tree,
+        environment=prepared.lock.digest,
+        environment_kind=prepared.lock.kind,
+        backend=request.backend,
+        run_name=request.run_name,
+        experiment=request.experiment_name or request.experiment_id,
+        parent_run=request.parent_run,
+    )
+
+
+def latest(metrics: tuple[tuple[str, str, int, int], ...]) -> Mapping[str, str]:
+    """Give the last value of each metric."""
+    return {key: text for key, text, _time, _step in metrics}
+
+
+def answer(prepared: Prepared, machine: Machine, emit: Emit) -> RunRecord:
+    """Answer with an earlier result, or execute the step and publish its result.
+
+    A failed command is a record with the status FAILED, not an exception. Raises ReproError for
+    everything that keeps the step from running.
+    """
+    found = look_up(prepared, machine)
+    if found.result is not None:
+        try:
+            return reuse(prepared, found, machine, emit)
+        except BlobMissing as error:
+            found = Answer(reason=f"an output of the earlier result was lost: {error}")
+    from repro import execution
+
+    return execution.execute(prepared, found.reason, machine, emit)

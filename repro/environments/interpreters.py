@@ -1,0 +1,292 @@
+"""Which Pythons are on this machine, what they are, and which one a request means.
+
+This module lies on the path of a cache hit: starting a Python costs 30 ms, so what one is gets
+remembered for as long as its files stay the same, and nothing heavy is imported to look that up.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from repro.environments.memo import Memo, stamp
+from repro.errors import InterpreterMissing
+from repro.lock import Interpreter
+from repro.value import Value, dump, load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
+
+OLDEST = (3, 8)
+NEWEST_NAMED = 20  # python3.8 to python3.20 are looked for when listing what is there
+PROBE_SECONDS = 10
+DIGITS = "0123456789"
+PROBE = """
+import json, os, site, sys, sysconfig
+print(json.dumps({
+    "implementation": sys.implementation.name,
+    "version": sys.version.split()[0],
+    "abi": str(sys.implementation.cache_tag) + getattr(sys, "abiflags", ""),
+    "platform": sysconfig.get_platform(),
+    "executable": sys.executable,
+    "base": os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable),
+    "sites": site.getsitepackages(),
+}))
+"""
+
+
+class Python(Value):
+    """A Python that starts.
+
+    `executable` is what it calls itself. `base` is the real path of the interpreter behind it,
+    which differs in a virtual environment. `sites` are the folders of its installed packages;
+    not all of them need to exist.
+    """
+
+    identity: Interpreter
+    executable: str
+    base: str
+    sites: tuple[str, ...] = ()
+
+
+CLASSES = {c.__name__: c for c in (Python, Interpreter)}
+
+
+class Interpreters:
+    """The Pythons of this machine, as seen from `environ`; `folder` keeps what was learned."""
+
+    def __init__(self, folder: str, environ: Mapping[str, str]) -> None:
+        """Look nothing up yet."""
+        self._environ = environ
+        self._memo = Memo(os.path.join(folder, "interpreters.json"))
+
+    def find(self, version: str, source: str = "") -> Python:
+        """Give the newest Python whose version begins with `version`, such as `3.11`.
+
+        An empty version means that of the running interpreter. A variable such as
+        `REPRO_PYTHON_3_11` decides alone; then come the running interpreter, `PATH`, pyenv's
+        versions and uv's. `source` is the file to name when there is none: InterpreterMissing.
+        """
+        version = version or sys.version.split(maxsplit=1)[0]
+        named = self._named(version)
+        if named is not None:
+            return named
+        fits = [p for p in self._pythons([_name(version)]) if _matches(p, version)]
+        if not fits:
+            raise self._missing(version, source)
+        return max(fits, key=_preference)
+
+    def fitting(self, identity: Interpreter) -> Python:
+        """Give a Python that is exactly `identity`, as a lock names it, or InterpreterMissing."""
+        named = self._named(identity.version)
+        for python in (*([named] if named else ()), *self._pythons([_name(identity.version)])):
+            if python.identity == identity:
+                return python
+        raise InterpreterMissing(
+            f"`{identity}` ({identity.abi}, {identity.platform}) of the lock is not here",
+            hints=[
+                self._found(),
+                f"install it, or set `{_variable(identity.version)}` to its path",
+                "or lock again for a python that is here",
+            ],
+        )
+
+    def probe(self, candidate: str) -> Python | None:
+        """Say what `candidate` is; None when it does not start, or is older than we support."""
+        python = look(candidate, self._environ, self._memo)
+        self._memo.save()
+        return python
+
+    def _named(self, version: str) -> Python | None:
+        parts = version.split(".")
+        for length in range(len(parts), 1, -1):
+            variable = _variable(".".join(parts[:length]))
+            candidate = self._environ.get(variable)
+            if not candidate:
+                continue
+            python = self.probe(candidate)
+            if python is None:
+                raise InterpreterMissing(
+                    f"`{variable}` names `{candidate}`, which does not start as a python",
+                    hints=[f"correct `{variable}`, or unset it", self._found()],
+                )
+            if _matches(python, version):
+                return python
+        return None
+
+    def _pythons(self, names: list[str]) -> Iterator[Python]:
+        seen = set()
+        for candidate in self._candidates([*names, "python3", "python"]):
+            python = look(candidate, self._environ, self._memo)
+            if python and python.base not in seen:
+                seen.add(python.base)
+                yield python
+        self._memo.save()
+
+    def _candidates(self, names: list[str]) -> Iterator[str]:
+        yield getattr(sys, "_base_executable", "") or sys.executable
+        for name in names:
+            yield from on_path(name, self._environ)
+        home = self._environ.get("HOME", "")
+        data = self._environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
+        pyenv = self._environ.get("PYENV_ROOT") or os.path.join(home, ".pyenv")
+        yield from _versions(os.path.join(pyenv, "versions"))
+        managed = self._environ.get("UV_PYTHON_INSTALL_DIR")
+        yield from _versions(managed or os.path.join(data, "uv", "python"))
+
+    def _missing(self, version: str, source: str) -> InterpreterMissing:
+        asker = f" by `{source}`" if source else ""
+        hints = [
+            self._found(),
+            f"set `{_variable(version)}` to the path of one",
+            f"or install it: `pyenv install {version}` or `uv python install {version}`",
+            f"or change `python` in `{source or 'the request'}`",
+        ]
+        if _numbers(version) < OLDEST:
+            hints.insert(0, f"python {'.'.join(map(str, OLDEST))} is the oldest that is supported")
+        return InterpreterMissing(
+            f"python {version} was asked for{asker} and is not here", hints=hints
+        )
+
+    def _found(self) -> str:
+        names = [f"python3.{minor}" for minor in range(OLDEST[1], NEWEST_NAMED + 1)]
+        found = sorted(self._pythons(names), key=_preference)
+        return "found: " + (", ".join(f"{p.identity.version} ({p.base})" for p in found) or "none")
+
+
+def look(candidate: str, environ: Mapping[str, str], memo: Memo, folder: str = "") -> Python | None:
+    """Say what `candidate` is, from `memo` or by starting it; the caller saves the memo.
+
+    None when it does not start in time or is older than we support. `folder` is where a shim
+    that chooses by the current folder is to look; empty is the current one.
+    """
+    try:
+        key, mark = os.path.abspath(candidate), _mark(candidate)
+    except OSError:
+        return None
+    shim = _shim(key, environ, folder or os.getcwd())
+    known = memo.get(key, mark + shim)
+    if known is None:
+        known = _started(key, environ, folder)
+        # What else starts another program chooses it by means that the mark does not cover.
+        if shim or _is_itself(key, known):
+            memo.put(key, mark + shim, known)
+    return _python(known)
+
+
+def on_path(name: str, environ: Mapping[str, str]) -> Iterator[str]:
+    """Give every executable `name` on the `PATH`; entries relative to some folder do not count."""
+    for folder in environ.get("PATH", "").split(os.pathsep):
+        path = os.path.join(folder, name)
+        if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK):
+            yield path
+
+
+def _started(path: str, environ: Mapping[str, str], folder: str) -> dict[str, Any]:
+    import json
+    import subprocess
+
+    try:
+        ended = subprocess.run(  # isolated: the code of the current folder must not be run
+            [path, "-I", "-c", PROBE],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environ,
+            cwd=folder or None,
+            timeout=PROBE_SECONDS,
+            check=True,
+        )
+        told = json.loads(ended.stdout)
+        identity = Interpreter(**{field: told.pop(field) for field in Interpreter.__fields__})
+        python = Python(identity=identity, **told)
+    except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError):
+        return {}
+    return dict(dump(python)) if _numbers(identity.version) >= OLDEST else {}
+
+
+def _python(known: Any) -> Python | None:
+    try:
+        python = load(known, CLASSES)
+    except (KeyError, TypeError):
+        return None
+    return python if isinstance(python, Python) else None
+
+
+def _mark(candidate: str) -> str:
+    real = os.path.realpath(candidate)
+    settings = os.path.join(os.path.dirname(os.path.dirname(candidate)), "pyvenv.cfg")
+    try:
+        environment = stamp(settings)
+    except OSError:
+        environment = ""
+    return f"{real} {stamp(real)} {environment}"
+
+
+def _is_itself(candidate: str, known: dict[str, Any]) -> bool:
+    return bool(known) and os.path.realpath(known["executable"]) == os.path.realpath(candidate)
+
+
+def _shim(candidate: str, environ: Mapping[str, str], folder: str) -> str:
+    """Give all that pyenv's choice behind this shim depends on; empty for what is no shim."""
+    root, shims = os.path.split(os.path.dirname(candidate))
+    if shims != "shims":
+        return ""
+    try:
+        installed = stamp(os.path.join(root, "versions"))
+    except OSError:
+        return ""
+    chosen = environ.get("PYENV_VERSION") or _local_version(environ.get("PYENV_DIR") or folder)
+    return f" pyenv {installed} {chosen or _text(os.path.join(root, 'version'))}"
+
+
+def _local_version(folder: str) -> str:
+    while True:
+        chosen = _text(os.path.join(folder, ".python-version"))
+        parent = os.path.dirname(folder)
+        if chosen or parent == folder:
+            return chosen
+        folder = parent
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _versions(folder: str) -> Iterable[str]:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [os.path.join(folder, name, "bin", "python3") for name in names]
+
+
+def _variable(version: str) -> str:
+    return "REPRO_PYTHON_" + version.replace(".", "_")
+
+
+def _name(version: str) -> str:
+    return "python" + ".".join(version.split(".")[:2])
+
+
+def _matches(python: Python, version: str) -> bool:
+    asked = version.split(".")
+    return python.identity.version.split(".")[: len(asked)] == asked
+
+
+def _preference(python: Python) -> tuple[bool, tuple[int, ...], bool]:
+    version = python.identity.version
+    final = not version.strip(DIGITS + ".")
+    return python.identity.implementation == "cpython", _numbers(version), final
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Give the leading number of each part: (3, 13, 0) of 3.13.0rc1."""
+    parts = [part[: len(part) - len(part.lstrip(DIGITS))] for part in version.split(".")]
+    return tuple(int(part) for part in parts if part)

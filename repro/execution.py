@@ -1,0 +1,444 @@
+"""The execution of one step: private tree, clean environment, captured and published result."""
+
+from __future__ import annotations
+
+import os
+
+from repro import engine, explain, manifest, metrics, step
+from repro.capture import Capture, OutputRefused, Shape
+from repro.errors import OutputMissing, ReproError, SourceUnusable
+from repro.events import Ended, Missed, Progress, Started, Warned
+from repro.ports import Job, JobEnd, Tracked
+from repro.record import FAILED, FINISHED, KILLED, RunRecord
+from repro.runlog import LogWriter
+from repro.store.results import Result
+from repro.value import Value, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from repro.engine import Prepared
+    from repro.events import Emit
+    from repro.manifest import Entry
+    from repro.ports import Machine, Realized
+    from repro.store.placement import Placement
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NOTHING = ""
+
+
+class Room(Value):
+    """The folders of one execution, all below the private folder of this process."""
+
+    base: str
+
+    @property
+    def work(self) -> str:
+        """Give the folder that the command runs in: exactly its inputs, at first."""
+        return os.path.join(self.base, "work")
+
+    @property
+    def home(self) -> str:
+        """Give the command's home."""
+        return os.path.join(self.base, "home")
+
+    @property
+    def temporary(self) -> str:
+        """Give the command's folder for temporary files."""
+        return os.path.join(self.base, "tmp")
+
+    @property
+    def tracking(self) -> str:
+        """Give the folder for what the command logs through MLflow."""
+        return os.path.join(self.base, "tracking")
+
+
+def execute(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> RunRecord:
+    """Run a step, or wait for another process that runs the same one and reuse its result.
+
+    Gives the record, also of a failed command. Raises ReproError where the step could not be
+    run; Interrupted after a signal, with the run recorded as killed.
+    """
+    key_lock = machine.home.lock(f"key-{prepared.key[:32]}")
+    if not key_lock.take(wait=False):
+        emit(Progress(step=prepared.name, text=f"waiting for {key_lock.holder()}, which runs it"))
+        key_lock.take()
+    try:
+        answer = engine.look_up(prepared, machine)
+        if answer.result is not None and reason == NOTHING:
+            return engine.reuse(prepared, answer, machine, emit)
+        emit(Missed(step=prepared.name, key=prepared.key, reason=reason or why(prepared, machine)))
+        return _Execution(prepared, machine, emit, reason or why(prepared, machine)).run()
+    finally:
+        key_lock.free()
+
+
+def why(prepared: Prepared, machine: Machine) -> str:
+    """Say in one line why a step has to run: what differs from its last run."""
+    return explain.summary(reasons(prepared, machine)) or first_reason(prepared, machine)
+
+
+def reasons(prepared: Prepared, machine: Machine) -> tuple[explain.Reason, ...]:
+    """Give what differs from the last executed run of the same step."""
+    earlier = machine.history.latest(prepared.source.project, prepared.name)
+    if earlier is None:
+        return ()
+    return explain.reasons(
+        earlier.parts, step.parts(prepared.step), machine.tree_of, machine.locks.of_environment
+    )
+
+
+def first_reason(prepared: Prepared, machine: Machine) -> str:
+    """Say why a step runs whose key has not changed."""
+    earlier = machine.history.latest(prepared.source.project, prepared.name)
+    if earlier is None:
+        return f"first run of `{prepared.name}` in this project"
+    if earlier.status == FINISHED:
+        return f"the result of run {earlier.run_id[:8]} is not in the store any more"
+    code = f" with exit code {earlier.exit_code}" if earlier.exit_code else ""
+    return f"the last run, {earlier.run_id[:8]}, {earlier.status.lower()}{code}"
+
+
+class _Execution:
+    """One execution: its state while it is under way."""
+
+    def __init__(self, prepared: Prepared, machine: Machine, emit: Emit, reason: str) -> None:
+        self.prepared = prepared
+        self.machine = machine
+        self.emit = emit
+        self.inputs: tuple[Entry, ...] = ()
+        started = machine.now_ns()
+        self.record = replace(engine.begin(prepared, started), reason=reason)
+        self.room = Room(base=os.path.join(machine.home.scratch(), self.record.run_id[:16]))
+        self.log: LogWriter | None = None
+        self.end = JobEnd(code=-1, cause="lost")
+        self.tracked = Tracked()
+        self.outputs: tuple[Entry, ...] = ()
+
+    def progress(self, text: str) -> None:
+        self.emit(Progress(step=self.prepared.name, text=text))
+
+    def note(self, text: str, hint: str = "") -> None:
+        self.emit(Warned(step=self.prepared.name, text=text, hint=hint))
+        self.record = replace(self.record, notes=(*self.record.notes, text))
+
+    # -- the course of it
+
+    def run(self) -> RunRecord:
+        prepared, machine = self.prepared, self.machine
+        realized = machine.realize(prepared.lock, prepared.source.root, self.progress)
+        try:
+            self._make_room()
+            self.record = machine.tracking.begin(self.record, self.emit)
+            lease = machine.history.lease(self.record.run_id)
+            try:
+                machine.history.put(self.record)
+                self._attempts(realized)
+            except BaseException as error:
+                self._settle_after(error)
+                raise
+            finally:
+                machine.history.release(lease)
+        finally:
+            realized.release()
+            machine.remove(self.room.base)
+        return self.record
+
+    def _make_room(self) -> None:
+        for folder in (self.room.work, self.room.home, self.room.temporary, self.room.tracking):
+            os.makedirs(folder, mode=0o700)
+        tree = self.prepared.tree
+        self.inputs = tuple(self._selected())
+        tree.materialize(self.inputs, self.room.work)
+        tree.remember()
+        self.machine.blobs.put(manifest.encode(self.inputs))
+        for mount in self.prepared.entry.mounts:
+            if mount.target:
+                place = os.path.join(self.room.work, mount.target)
+                os.makedirs(os.path.dirname(place), exist_ok=True)
+                os.symlink(os.path.expanduser(mount.source), place)
+
+    def _selected(self) -> tuple[Entry, ...]:
+        from repro import source
+
+        found = source.select(
+            self.prepared.tree.entries(), self.prepared.chosen, self.prepared.name
+        )
+        if manifest.of(found) != self.prepared.step.inputs:
+            raise SourceUnusable(
+                "the project changed while the step was being prepared",
+                hints=["run again when its files are at rest"],
+            )
+        return found
+
+    def _attempts(self, realized: Realized) -> None:
+        """Run the command, again as often as `retries` allows while it fails."""
+        retries = self.prepared.entry.retries
+        for attempt in range(retries + 1):
+            self._once(realized)
+            if self.end.code == 0 or self.end.cause == "cancel" or attempt == retries:
+                break
+            self.note(f"attempt {attempt + 1} ended with exit code {self.end.code}: trying again")
+            self.machine.remove(self.room.base)
+            self._make_room()
+        self._finish()
+
+    def _once(self, realized: Realized) -> None:
+        prepared, machine = self.prepared, self.machine
+        receiver = machine.receiver(self.record, self.room.tracking)
+        secrets = [machine.environ[name] for name in prepared.entry.secrets]
+        secrets += [a.text for a in prepared.arguments if a.kind == "secret" and a.text]
+        self.log = LogWriter(
+            os.path.join(self.room.base, "log"), prepared.name, self.emit, tuple(secrets)
+        )
+        capture = Capture(self.room.work, self.inputs, prepared.entry)
+        job = Job(
+            run_id=self.record.run_id,
+            argv=_argv(prepared.entry.shell, prepared.command),
+            variables=self._variables(realized, receiver.variables),
+            folder=self.room.work,
+            timeout_ms=prepared.request.timeout_ms or prepared.entry.timeout_ms,
+        )
+        try:
+            self.emit(
+                Started(
+                    step=prepared.name, run_id=self.record.run_id, command=prepared.shown_command
+                )
+            )
+            self.end = self._waited(job)
+        finally:
+            self.tracked = receiver.close()
+            self.log.close()
+        if self.end.code == 0:
+            self.outputs = self._captured(capture)
+
+    def _waited(self, job: Job) -> JobEnd:
+        assert self.log is not None  # noqa: S101  (made just before)
+        submitted = self.machine.backend(self.prepared.request.backend).submit(job, self.log.sink)
+        self.machine.watch(self.record.run_id, submitted)
+        try:
+            return submitted.wait()
+        except BaseException:
+            submitted.cancel()
+            self.end = submitted.wait()
+            raise
+        finally:
+            self.machine.watch(self.record.run_id, None)
+
+    def _variables(self, realized: Realized, tracking: Any) -> dict[str, str]:
+        prepared, environ = self.prepared, self.machine.environ
+        secrets = {name: environ[name] for name in prepared.entry.secrets}
+        path = ":".join(realized.path)
+        if prepared.lock.kind != "local":
+            path = f"{path}:{PATH}" if path else PATH
+        return {
+            **step.SETTINGS,
+            "HOME": self.room.home,
+            "TMPDIR": self.room.temporary,
+            "PATH": path or PATH,
+            **realized.variables,
+            **tracking,
+            **prepared.step.variables,
+            **secrets,
+            "REPRO_RUN_ID": self.record.run_id,
+            "REPRO_KEY": prepared.key,
+        }
+
+    # -- afterwards
+
+    def _captured(self, capture: Capture) -> tuple[Entry, ...]:
+        """Take the outputs into the store; an output that cannot be kept fails the run."""
+        try:
+            found: Shape = capture.outputs(self.machine.blobs)
+        except (OutputMissing, OutputRefused) as error:
+            self.record = replace(self.record, error=error.message)
+            self.end = replace(self.end, cause="output")
+            self.emit(Warned(step=self.prepared.name, text=error.message))
+            return ()
+        if found.undeclared:
+            names = ", ".join(found.undeclared[:3])
+            more = f" and {len(found.undeclared) - 3} more" if len(found.undeclared) > 3 else ""  # noqa: PLR2004
+            self.note(
+                f"not kept, since `outputs:` does not name them: {names}{more}",
+                "add them to `outputs:`",
+            )
+        return found.outputs
+
+    def _finish(self) -> None:
+        """Record what became of the command; publish its result if it may be used again."""
+        self._describe()
+        logged = self._logged_files()
+        good = self.end.code == 0 and self.end.cause == "exit"
+        killed = self.end.cause in ("cancel", "lost")
+        status = FINISHED if good else KILLED if killed else FAILED
+        self.record = replace(
+            self.record,
+            status=status,
+            artifacts=logged,
+            outputs=self.machine.blobs.put(manifest.encode(self.outputs)),
+            metrics=engine.latest(self.tracked.metrics),
+            tags=self.tracked.tags,
+            logged=self.tracked.parameters,
+        )
+        if good:
+            self._publish()
+            self._place()
+        self.machine.blobs.sync()
+        self.record = self.machine.tracking.finish(self.record, self.tracked, self.emit)
+        self.machine.history.put(self.record)
+        self.emit(
+            Ended(
+                step=self.prepared.name,
+                record=self.record,
+                outputs=len(self.outputs),
+                bytes=sum(e.size for e in self.outputs),
+            )
+        )
+
+    def _describe(self) -> None:
+        end = self.end
+        log, size = ("", 0) if self.log is None else self.log.keep(self.machine.blobs)
+        self.tracked = self._with_metric_files()
+        self.record = replace(
+            self.record,
+            ended_ns=self.machine.now_ns(),
+            exit_code=end.code,
+            cause=end.cause,
+            wall_ns=end.wall_ns,
+            user_ns=end.user_ns,
+            system_ns=end.system_ns,
+            peak_bytes=end.peak_bytes,
+            log=log,
+            log_size=size,
+            patch=self.machine.patch(self.prepared.source),
+        )
+
+    def _with_metric_files(self) -> Tracked:
+        if not self.prepared.entry.metrics:
+            return self.tracked
+        is_metric = manifest.matcher(self.prepared.entry.metrics)
+        found = list(self.tracked.metrics)
+        at = self.machine.now_ns() // 1_000_000
+        for entry in self.outputs:
+            if entry.kind in ("file", "exec") and is_metric(entry.path):
+                try:
+                    rows = metrics.of_file(entry.path, self.machine.blobs.get(entry.content))
+                except ValueError as error:
+                    self.note(f"no metrics can be read from `{entry.path}`: {error}")
+                    continue
+                found += [(key, text, at, number) for key, text, number in rows]
+        return replace(self.tracked, metrics=tuple(found))
+
+    def _logged_files(self) -> str:
+        entries: tuple[Entry, ...] = ()
+        if self.tracked.artifacts and os.path.isdir(self.tracked.artifacts):
+            entries = Capture(self.tracked.artifacts, (), None).outputs(self.machine.blobs).outputs
+        return self.machine.blobs.put(manifest.encode(entries))
+
+    def _publish(self) -> None:
+        prepared, run = self.prepared, self.record
+        problem = self._unfit()
+        if problem:
+            self.note(f"the result is not kept for reuse: {problem}")
+            return
+        self.machine.blobs.sync()
+        self.machine.results.put(
+            Result(
+                key=prepared.key,
+                parts=run.parts,
+                run_id=run.run_id,
+                outputs=run.outputs,
+                artifacts=run.artifacts,
+                log=run.log,
+                log_size=run.log_size,
+                metrics=self.tracked.metrics,
+                parameters=self.tracked.parameters,
+                tags=self.tracked.tags,
+                ended_ns=run.ended_ns,
+                wall_ns=run.wall_ns,
+                user_ns=run.user_ns,
+                system_ns=run.system_ns,
+                peak_bytes=run.peak_bytes,
+                origin={
+                    "commit": run.commit,
+                    "dirty": run.dirty,
+                    "repo_url": run.repo_url,
+                    "sandbox": run.sandbox,
+                    "started_ns": run.started_ns,
+                },
+            )
+        )
+
+    def _unfit(self) -> str:
+        """Say why a good result must not serve another run, or nothing."""
+        prepared = self.prepared
+        if not prepared.request.keep_result:
+            return "asked to run without the cache"
+        if not prepared.entry.cache:
+            return "`cache: false` is declared"
+        paths = self.machine.paths(prepared.request.caller, self.progress)
+        for path, identity in prepared.host_paths:
+            if not os.path.exists(path) or identity not in (
+                paths.identify(path),
+                paths.mounted(path),
+            ):
+                return f"`{path}` changed while the step ran"
+        return ""
+
+    def _place(self) -> None:
+        prepared, machine = self.prepared, self.machine
+        placement = prepared.placement
+        if prepared.request.output:
+            placement = machine.placement(prepared.request.output)
+        if placement is not None and self.outputs:
+            place(prepared, self.outputs, placement, (machine, self.record.started_ns, self.emit))
+            placement.settle()
+            placement.remember()
+            if not prepared.request.output:
+                machine.rescan(prepared.request)
+
+    def _settle_after(self, error: BaseException) -> None:
+        """Record a run that an exception of ours, or a signal, has ended."""
+        message = error.message if isinstance(error, ReproError) else type(error).__name__
+        self._describe()
+        status = (
+            FAILED if isinstance(error, ReproError) and not hasattr(error, "signal") else KILLED
+        )
+        self.record = replace(self.record, status=status, error=message, cause="cancel")
+        try:
+            self.record = self.machine.tracking.finish(self.record, self.tracked, self.emit)
+        finally:
+            self.machine.history.put(self.record)
+
+
+def place(
+    prepared: Prepared,
+    outputs: tuple[Entry, ...],
+    placement: Placement,
+    how: tuple[Machine, int, Emit],
+) -> int:
+    """Write outputs into a folder; say what was kept back or saved. Give how many were written."""
+    machine, started, emit = how
+    known: dict[str, str] = {}
+    if placement is prepared.placement:
+        known = {entry.path: entry.content for entry in prepared.tree.entries()}
+    placed = placement.place(outputs, prepared.name, known=known, since_ns=started)
+    for path in placed.conflicts:
+        emit(
+            Warned(
+                step=prepared.name,
+                text=f"`{path}` was changed by somebody else meanwhile, and is left as it is",
+                hint="`repro outputs RUN --to DIR` gives the output of the run",
+            )
+        )
+    for path, blob in placed.saved:
+        text = f"`{path}` had other content, which is kept as `{machine.blobs.path(blob)}`"
+        emit(Warned(step=prepared.name, text=text))
+    placement.remember()
+    return len(placed.written)
+
+
+def _argv(shell: str, command: str) -> tuple[str, ...]:
+    strict = ("-e", "-u", "-o", "pipefail") if shell == "strict" else ()
+    return ("bash", *strict, "-c", command)

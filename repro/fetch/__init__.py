@@ -1,0 +1,1 @@
+"""From a project URI to a tree of files and the commit it came from."""

@@ -1,0 +1,125 @@
+"""Zip archives, local or over HTTP; their members go into the store, never to a path of theirs."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+
+from repro.errors import SourceUnusable, Unreachable, UsageError
+from repro.fetch.stored import keep
+from repro.manifest import Entry
+from repro.system import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from repro.location import Location
+    from repro.store.blobs import Blobs
+    from repro.store.home import Home
+
+MAX_MEMBERS = 100_000
+MAX_BYTES = 20 << 30
+MAX_RATIO = 200
+SMALL = 1 << 20
+TIMEOUT = (10, 60)
+
+
+def fetch(place: Location, home: Home, blobs: Blobs, progress: Callable[[str], None]) -> str:
+    """Give the manifest digest of an archive, whose files are then all in the store.
+
+    Raises SourceUnusable for an archive that is damaged, hostile or absurd, Unreachable where it
+    cannot be had.
+    """
+    if "://" in place.address:
+        path = _download(place, home, progress)
+    else:
+        path = place.address
+        if not os.path.isfile(path):
+            raise UsageError(f"there is no archive `{path}`")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return keep(_members(archive, home, blobs), blobs)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError) as error:
+        raise SourceUnusable(f"`{place.public}` is not a zip archive to use: {error}") from None
+
+
+def _download(place: Location, home: Home, progress: Callable[[str], None]) -> str:
+    import requests
+
+    progress(f"fetching {place.public}")
+    path = os.path.join(home.scratch(), f"{os.urandom(8).hex()}.zip")
+    try:
+        with (
+            requests.get(place.address, stream=True, timeout=TIMEOUT) as answer,
+            open(path, "xb") as file,
+        ):
+            if not answer.ok:
+                code = f"{answer.status_code} {answer.reason}"
+                raise Unreachable(f"cannot fetch `{place.public}`: the server answers {code}")
+            total = 0
+            for piece in answer.iter_content(files.CHUNK):
+                total += len(piece)
+                if total > MAX_BYTES:
+                    raise SourceUnusable(f"`{place.public}` has more than {MAX_BYTES:,} bytes")
+                file.write(piece)
+    except requests.RequestException as error:
+        kind = type(error).__name__
+        raise Unreachable(
+            f"cannot fetch `{place.public}`: {kind}",
+            hints=["check the address and the network, and run again"],
+        ) from None
+    return path
+
+
+def _members(archive: zipfile.ZipFile, home: Home, blobs: Blobs) -> list[Entry]:
+    infos = archive.infolist()
+    if len(infos) > MAX_MEMBERS:
+        raise SourceUnusable(f"the archive has {len(infos):,} members; at most {MAX_MEMBERS:,}")
+    seen: set[str] = set()
+    entries = []
+    total = 0
+    for info in infos:
+        total += info.file_size
+        _refuse_bomb(info, total)
+        if info.is_dir():
+            continue
+        name = info.filename
+        if name in seen:
+            raise SourceUnusable(f"the archive holds `{name}` twice")
+        seen.add(name)
+        entries.append(_entry(archive, info, home, blobs))
+    return entries
+
+
+def _refuse_bomb(info: zipfile.ZipInfo, total: int) -> None:
+    packed = max(info.compress_size, 1)
+    if total > MAX_BYTES or (info.file_size > SMALL and info.file_size / packed > MAX_RATIO):
+        raise SourceUnusable(
+            f"the archive's member `{info.filename}` unpacks to {info.file_size:,} bytes from "
+            f"{info.compress_size:,}: that is refused as a zip bomb"
+        )
+    if info.flag_bits & 0x1:
+        raise SourceUnusable(f"the archive's member `{info.filename}` is encrypted")
+
+
+def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, home: Home, blobs: Blobs) -> Entry:
+    mode = info.external_attr >> 16
+    if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        what = "a link" if stat.S_ISLNK(mode) else "a special file"
+        raise SourceUnusable(f"the archive's member `{info.filename}` is {what}")
+    path = os.path.join(home.scratch(), os.urandom(8).hex())
+    with archive.open(info) as source, open(path, "xb") as target:
+        left = info.file_size
+        while piece := source.read(min(files.CHUNK, left + 1)):
+            left -= len(piece)
+            if left < 0:
+                raise SourceUnusable(
+                    f"the archive's member `{info.filename}` is longer than it says"
+                )
+            target.write(piece)
+    name, size = blobs.put_file(path)
+    os.unlink(path)
+    kind = "exec" if mode & 0o100 else "file"
+    return Entry(path=info.filename, kind=kind, content=name, size=size)

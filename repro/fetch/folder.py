@@ -1,0 +1,332 @@
+"""A project in a local folder, read where it is, and known again by the state of its files.
+
+The memo of a folder holds every file with its digest and its state (device, inode, size, mtime,
+ctime), every folder that could get a new file, and the Git files that could change what belongs
+to the tree. As long as all of them are as they were, nothing is read, listed or started.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from repro import digest, manifest, source, spec, value
+from repro.errors import SourceUnusable
+from repro.manifest import Entry
+from repro.source import Source
+from repro.system import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from repro.source import Selection
+    from repro.spec import Project
+    from repro.store.memos import Memos
+
+    Loader = Callable[["Folder"], tuple[Project, tuple[str, ...]]]
+
+FORMAT = 1
+TICK_NS = 20_000_000
+"""Two ticks of the coarsest kernel clock: a file may change again within it, unnoticed."""
+SECOND_NS = 1_000_000_000
+
+
+class Folder:
+    """A local project. `source` and the digests are of the moment of `scan`."""
+
+    def __init__(self, root: str, uri: str, memos: Memos, *, avoid: str = "") -> None:
+        """Name the folder; `avoid` is a folder below it that is no part of the project."""
+        self.root = os.path.realpath(root)
+        self.uri = uri
+        self.memos = memos
+        self.avoid = avoid
+        self.memo: dict[str, Any] = {}
+        self.changed = False
+
+    # -- the tree
+
+    def scan(self) -> Folder:
+        """Learn the state of the tree, from the memo as far as it still holds.
+
+        Raises SourceUnusable for a tree with files that cannot be read.
+        """
+        memo = self.memos.get("folder", self.root)
+        if memo is not None and memo.get("format") == FORMAT:
+            suspects = _suspects(self.root, memo)
+            if suspects is not None and not self._differ(memo, suspects):
+                self.memo = memo
+                return self
+            self.memo = memo
+        self._scan_anew()
+        return self
+
+    @property
+    def source(self) -> Source:
+        """Say what was found."""
+        git = self.memo["git"]
+        return Source(
+            kind="folder",
+            uri=self.uri,
+            project=self.root,
+            name=os.path.basename(self.root),
+            root=self.root,
+            tree=self.memo["tree"],
+            **git,
+        )
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Give all files of the tree."""
+        return tuple(
+            Entry(path=row[0], kind=row[1], content=row[2], size=row[3])
+            for row in self.memo["files"]
+        )
+
+    def inputs(self, chosen: Selection, step: str) -> str:
+        """Give the manifest digest of a step's inputs. Raises SourceUnusable."""
+        known = self.memo["derived"].get(chosen.name)
+        if known is None:
+            known = manifest.of(source.select(self.entries(), chosen, step))
+            self.memo["derived"][chosen.name] = known
+            self.changed = True
+        return str(known)
+
+    def read(self, path: str) -> bytes | None:
+        """Give a regular file by its path relative to the project, None where there is none."""
+        place = os.path.join(self.root, path)
+        return files.read(place) if os.path.isfile(place) else None
+
+    def materialize(self, entries: Iterable[Entry], folder: str) -> None:
+        """Copy files into `folder`, each checked against its digest on the way.
+
+        Raises SourceUnusable if one is not any more what it was.
+        """
+        for entry in entries:
+            target = os.path.join(folder, entry.path)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            if entry.kind == "link":
+                os.symlink(entry.content, target)
+            elif _copy(os.path.join(self.root, entry.path), target, entry) != entry.content:
+                raise SourceUnusable(
+                    f"`{entry.path}` changed while the step was being prepared",
+                    hints=["run again when the file is at rest"],
+                )
+
+    # -- the project
+
+    def project(self, load: Loader) -> Project:
+        """Give the project, decoded by `load` unless the memo has it.
+
+        `load` gives the project and the files outside of the tree that it read.
+        """
+        known = self.memo.get("project")
+        if known is not None and all(_facts(row[0]) == row[1:] for row in known["reads"]):
+            try:
+                project: Project = value.load(known["project"], spec.CLASSES)
+            except (KeyError, TypeError):  # of another version of repro
+                pass
+            else:
+                return project
+        project, outside = load(self)
+        self.memo["project"] = {
+            "project": value.dump(project),
+            "reads": [[path, *_facts(path)] for path in outside],
+        }
+        self.changed = True
+        return project
+
+    def remember(self) -> None:
+        """Write the memo if anything was learned."""
+        if self.changed:
+            self.memos.put("folder", self.root, self.memo)
+            self.changed = False
+
+    # -- scanning
+
+    def _differ(self, memo: dict[str, Any], suspects: list[int]) -> bool:
+        """Look into the files whose state changed; say whether any has other content."""
+        started = now_ns()
+        for index in suspects:
+            row = memo["files"][index]
+            now = _row(self.root, row[0])
+            if now is None or now[1:4] != row[1:4]:
+                return True
+            memo["files"][index] = now
+        if suspects:
+            # the others were trusted under the older, stricter time: it stays for them
+            memo["fresh_ns"] = {
+                **{k: v for k, v in memo["fresh_ns"].items() if int(k) not in suspects},
+                **{str(index): started for index in suspects},
+            }
+            self.changed = True
+        return False
+
+    def _scan_anew(self) -> None:
+        from repro.fetch import listing
+
+        started = now_ns()
+        found = listing.of(self.root, avoid=self.avoid)
+        known = {
+            row[0]: (row, self._seen_ns(i)) for i, row in enumerate(self.memo.get("files", ()))
+        }
+        rows = [self._known_or_read(path, known) for path in found.files]
+        tree = [row for row in rows if row is not None]
+        digest_now = manifest.of(
+            Entry(path=row[0], kind=row[1], content=row[2], size=row[3]) for row in tree
+        )
+        same = self.memo.get("tree") == digest_now
+        self.memo = {
+            "format": FORMAT,
+            "scanned_ns": started,
+            "fresh_ns": {},
+            "guards": [[path, *_facts(path)] for path in found.guards],
+            "folders": [[path, *_facts(os.path.join(self.root, path))] for path in found.folders],
+            "files": tree,
+            "tree": digest_now,
+            "git": found.git,
+            "project": self.memo.get("project") if same else None,
+            "derived": self.memo.get("derived", {}) if same else {},
+        }
+        self.changed = True
+
+    def _seen_ns(self, index: int) -> int:
+        fresh = self.memo["fresh_ns"].get(str(index))
+        return int(fresh if fresh is not None else self.memo["scanned_ns"])
+
+    def _known_or_read(self, path: str, known: dict[str, Any]) -> list[Any] | None:
+        before, seen_ns = known.get(path, (None, 0))
+        return row(self.root, path, before, seen_ns)
+
+
+def _suspects(root: str, memo: dict[str, Any]) -> list[int] | None:
+    """Give the files whose state is not surely the same; None where the listing may differ."""
+    scanned = memo["scanned_ns"]
+    for path, *facts in memo["guards"]:
+        if _facts(path) != facts:
+            return None
+    for path, *facts in memo["folders"]:
+        now = _facts(os.path.join(root, path))
+        if now != facts or max(now[3:]) >= scanned - TICK_NS:
+            return None
+    found = []
+    fresh = memo["fresh_ns"]
+    prefix = root + "/"
+    for index, row in enumerate(memo["files"]):
+        status = _lstat(prefix + row[0])
+        if status is None:
+            return None
+        seen = fresh.get(str(index), scanned) if fresh else scanned
+        if _state(status) != row[4:] or _racy(status, seen):
+            found.append(index)
+    return found
+
+
+def now_ns() -> int:
+    """Give the time at which files are looked at, for `row`."""
+    return time.time_ns()
+
+
+def row(root: str, path: str, known: list[Any] | None, seen_ns: int) -> list[Any] | None:
+    """Give a file as path, kind, content, size and state; `known` saves reading it again.
+
+    `known` is an earlier answer, `seen_ns` the time just before it was made. None for what is
+    neither file nor link.
+    """
+    if known is not None:
+        status = _lstat(os.path.join(root, path))
+        if status and _state(status) == known[4:] and not _racy(status, seen_ns):
+            return known
+    return _row(root, path)
+
+
+def _racy(status: os.stat_result, seen_ns: int) -> bool:
+    """Say whether a file could have changed after it was read without a new time stamp."""
+    latest = max(status.st_mtime_ns, status.st_ctime_ns)
+    coarse = latest % SECOND_NS == 0  # a file system that keeps whole seconds
+    return latest >= seen_ns - (2 * SECOND_NS if coarse else TICK_NS)
+
+
+def _state(status: os.stat_result) -> list[int]:
+    return [
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_mode,
+    ]
+
+
+def _facts(path: str) -> list[int]:
+    """Give the state of a file or folder as far as its content goes; of nothing: nothing."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _lstat(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _row(root: str, path: str) -> list[Any] | None:
+    """Read one file: path, kind, content, size and state. None for what is no file or link."""
+    place = os.path.join(root, path)
+    status = _lstat(place)
+    if status is None:
+        return None
+    if stat.S_ISLNK(status.st_mode):
+        target = os.readlink(place)
+        return [path, "link", target, len(os.fsencode(target)), *_state(status)]
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    for _attempt in range(3):
+        before, content, after = _hash(place)
+        if _state(before) == _state(after):
+            kind = "exec" if after.st_mode & 0o100 else "file"
+            return [path, kind, content, after.st_size, *_state(after)]
+    raise SourceUnusable(
+        f"`{path}` changes while it is read", hints=["run again when the file is at rest"]
+    )
+
+
+def _hash(place: str) -> tuple[os.stat_result, str, os.stat_result]:
+    try:
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise SourceUnusable(
+            f"`{place}` cannot be read: {(error.strerror or '').lower()}",
+            hints=["make it readable, ignore it in Git, or leave it out with `inputs:`"],
+        ) from None
+    try:
+        before = os.fstat(fd)
+        return before, digest.of_chunks(files.chunks(fd)), os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+def _copy(place: str, target: str, entry: Entry) -> str:
+    """Copy one file and give the digest of what was copied."""
+    try:
+        source_fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return ""
+    try:
+        mode = 0o755 if entry.kind == "exec" else 0o644
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            hasher = digest.stream()
+            for piece in files.chunks(source_fd):
+                hasher.update(piece)
+                files.write_all(fd, piece)
+            return hasher.hexdigest()
+        finally:
+            os.close(fd)
+    finally:
+        os.close(source_fd)

@@ -1,0 +1,406 @@
+"""Git remotes: one bare mirror each, trees read object by object, nothing of them ever run.
+
+No checkout takes place, so that no hook, filter, attribute or configuration of a foreign
+repository has an effect: `ls-tree` names the files and `cat-file` gives their bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import subprocess
+
+from repro import digest, location
+from repro.errors import SourceRefused, SourceUnusable, Unreachable, UsageError
+from repro.fetch.stored import keep
+from repro.manifest import Entry
+from repro.value import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from repro.location import Location
+    from repro.store.blobs import Blobs
+    from repro.store.home import Home
+    from repro.store.memos import Memos
+
+MODES = {"100644": "file", "100664": "file", "100755": "exec", "120000": "link"}
+SUBMODULE = "160000"
+LFS = b"version https://git-lfs.github.com/spec/v1\n"
+LFS_LARGEST = 1024
+MAX_DEPTH = 10
+PROTOCOLS = "https:ssh:git:file"
+CONFIGURATION = {
+    "core.hooksPath": os.devnull,
+    "core.fsmonitor": "false",
+    "fetch.writeCommitGraph": "false",
+    "fetch.recurseSubmodules": "false",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "protocol.ext.allow": "never",
+    "protocol.fd.allow": "never",
+    "transfer.bundleURI": "false",
+}
+
+
+class Mirror:
+    """The bare mirror of one remote, or the object store of a local repository, only read."""
+
+    def __init__(self, place: Location, home: Home, *, local: bool = False) -> None:
+        """Name the remote; nothing is fetched before it is needed."""
+        self.place = place
+        self.home = home
+        self.local = local
+        name = digest.of_value("repro/mirror", place.public)
+        self.path = place.address if local else home.path("git", f"{name[:32]}.git")
+
+    # -- versions
+
+    def resolve(self, version: str) -> tuple[str, str]:
+        """Give the full commit id and the branch, if it is one, that `version` names now.
+
+        An empty version is the remote's HEAD. A full commit that is here needs no network.
+        Raises Unreachable, and UsageError for a version that is not there.
+        """
+        if version:
+            location.check_version(version)
+        if self.local:
+            return self._resolve_here(version)
+        if location.is_commit(version):
+            return self._with_commit(version.lower()), ""
+        refs = self._refs()
+        for name, branch in ((f"refs/heads/{version}", version), (f"refs/tags/{version}", "")):
+            if version and name in refs:
+                return self._with_commit(refs.get(f"{name}^{{}}", refs[name]), name), branch
+        if not version:
+            return self._with_commit(self._head(refs), "HEAD"), ""
+        if location.is_abbreviated(version):
+            return self._abbreviated(version), ""
+        raise self._unknown(version, refs)
+
+    def _resolve_here(self, version: str) -> tuple[str, str]:
+        name = version or "HEAD"
+        found = self._ask("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+        if found is None:
+            raise self._unknown(version, {})
+        is_branch = self._ask("show-ref", "--verify", "--quiet", f"refs/heads/{version}")
+        return found.decode().strip(), version if is_branch is not None else ""
+
+    def _refs(self) -> dict[str, str]:
+        out = self._remote("ls-remote", "--symref", "--", self.place.address)
+        refs: dict[str, str] = {}
+        for line in out.splitlines():
+            oid, _, name = line.partition("\t")
+            refs[name] = refs[name] if oid.startswith("ref:") and name in refs else oid
+        return refs
+
+    def _head(self, refs: dict[str, str]) -> str:
+        if "HEAD" not in refs:
+            raise UsageError(
+                f"the remote `{self.place.public}` has no commit yet",
+                hints=["name a branch with `--version`"],
+            )
+        head = refs["HEAD"]
+        return refs.get(head.removeprefix("ref: "), head)
+
+    def _with_commit(self, commit: str, ref: str = "") -> str:
+        """Make sure that a commit is here, fetching as little as the server allows."""
+        if self.has(commit):
+            return commit
+        wanted = ([commit, "--depth=1"], [ref or commit, "--depth=1"], ["+refs/*:refs/*"])
+        for names in wanted:
+            try:
+                self._fetch(*names)
+            except Unreachable:
+                if names is wanted[-1]:
+                    raise
+            if self.has(commit):
+                return commit
+        raise self._unknown(commit, {})
+
+    def _abbreviated(self, version: str) -> str:
+        """Find the commit whose id begins so; only a full history can tell."""
+        self._fetch("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "--no-tags")
+        found = self._ask(
+            "rev-parse", "--verify", "--end-of-options", f"{version.lower()}^{{commit}}"
+        )
+        if found is None:
+            raise self._unknown(version, {})
+        return found.decode().strip()
+
+    def has(self, commit: str) -> bool:
+        """Say whether a commit and its tree are here."""
+        return (
+            os.path.isdir(self.path)
+            and self._ask("cat-file", "-e", f"{commit}^{{tree}}") is not None
+        )
+
+    def _unknown(self, version: str, refs: Iterable[str]) -> UsageError:
+        names = [
+            name.rpartition("refs/heads/")[2] or name.rpartition("refs/tags/")[2]
+            for name in refs
+            if name.startswith(("refs/heads/", "refs/tags/")) and not name.endswith("^{}")
+        ]
+        from repro.decode import nearest
+
+        near = nearest(version, names)
+        hint = f"a similar version exists: `{near}`" if near else ""
+        if names and not near:
+            shown = sorted(n.removeprefix("refs/heads/").removeprefix("refs/tags/") for n in names)
+            hint = f"versions: {', '.join(shown[:8])}"
+        return UsageError(
+            f"`{self.place.public}` has no version `{version or 'HEAD'}`",
+            hints=[hint] if hint else ["give a branch, a tag, or a full or abbreviated commit"],
+        )
+
+    # -- fetching
+
+    def _fetch(self, *names: str) -> None:
+        self._make()
+        options = [name for name in names if name.startswith("--")]
+        specs = [name for name in names if not name.startswith("--")]
+        with self.home.lock(f"git-{os.path.basename(self.path)}"):
+            self._remote(
+                *("--git-dir", self.path, "fetch", "--no-write-fetch-head", "--force"),
+                *("--no-auto-maintenance", "--no-recurse-submodules", *options),
+                *("--", self.place.address, *specs),
+            )
+
+    def _make(self) -> None:
+        if not os.path.isdir(self.path):
+            import git
+
+            half = os.path.join(self.home.scratch(), os.urandom(8).hex())
+            git.Repo.init(half, bare=True).close()
+            try:
+                os.rename(half, self.path)
+            except OSError:
+                pass  # another process was quicker
+
+    def _remote(self, *arguments: str) -> str:
+        """Run a Git command that talks to the remote. Raises Unreachable without credentials."""
+        import git
+
+        command = ["git", *configuration(), *arguments]
+        try:
+            out = git.Git(self.home.root).execute(
+                command,
+                env=variables(self.place.address),
+                stdout_as_string=True,
+                strip_newline_in_stdout=False,
+            )
+        except git.GitCommandError as error:
+            raise self._unreachable(str(error.stderr)) from None
+        except git.GitCommandNotFound:
+            raise Unreachable(
+                "there is no `git` on PATH", hints=["install Git to run projects from a remote"]
+            ) from None
+        return str(out)
+
+    def _unreachable(self, said: str) -> Unreachable:
+        text = said.replace(self.place.address, self.place.public)
+        lines = [line.strip(" '\"") for line in text.splitlines()]
+        told = [ln for ln in lines if ln.startswith(("fatal:", "ERROR:", "error:", "remote:"))]
+        reason = (told or [ln for ln in lines if ln] or ["no answer"])[0]
+        reason = re.sub(r"(://)[^/@\s]+@", r"\1", reason)
+        hints = ["check the address and the network, and run again"]
+        if any(
+            w in said.lower() for w in ("authentication", "username", "permission denied", "403")
+        ):
+            hints = [
+                "the remote asks who you are: set up a credential helper or an ssh key, "
+                "so that `git ls-remote` works there without asking"
+            ]
+        return Unreachable(f"cannot fetch from `{self.place.public}`: {reason}", hints=hints)
+
+    # -- objects
+
+    def _ask(self, *arguments: str) -> bytes | None:
+        """Ask about objects that are here; None where Git has no answer."""
+        done = subprocess.run(
+            ["git", *configuration(), "-C", self.path, *arguments],  # noqa: S607
+            env=variables(self.place.address) | {"GIT_NO_LAZY_FETCH": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        return done.stdout if done.returncode == 0 else None
+
+    def tree(self, commit: str, into: Importer) -> list[Entry]:
+        """Bring all files of a commit into the store and give them, submodules included."""
+        out = self._ask("ls-tree", "-r", "-z", "--full-tree", commit)
+        if out is None:
+            raise SourceUnusable(f"the tree of commit {commit[:12]} cannot be read")
+        rows = [_row(record) for record in out.split(b"\0") if record]
+        wanted = [oid for mode, oid, _path in rows if mode != SUBMODULE]
+        contents = self._blobs(wanted)
+        entries = []
+        for mode, oid, path in rows:
+            if mode == SUBMODULE:
+                entries += self._submodule(commit, path, oid, into)
+            else:
+                entries.append(_entry(mode, path, next(contents), into))
+        return entries
+
+    def _blobs(self, oids: list[str]) -> Iterator[bytes]:
+        """Give the bytes of objects, in the order asked for, one at a time."""
+        process = subprocess.Popen(
+            ["git", *configuration(), "-C", self.path, "cat-file", "--batch"],  # noqa: S607
+            env=variables(self.place.address) | {"GIT_NO_LAZY_FETCH": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert process.stdin is not None  # noqa: S101  (it was asked for)
+        assert process.stdout is not None  # noqa: S101
+        with process:
+            for oid in oids:
+                process.stdin.write(oid.encode() + b"\n")
+                process.stdin.flush()
+                header = process.stdout.readline().split()
+                if len(header) != 3 or header[1] != b"blob":  # noqa: PLR2004  (oid, kind, size)
+                    raise SourceUnusable(f"object {oid[:12]} of `{self.place.public}` is missing")
+                data = process.stdout.read(int(header[2]))
+                process.stdout.read(1)
+                yield data
+            process.stdin.close()
+
+    def _submodule(self, commit: str, path: str, oid: str, into: Importer) -> list[Entry]:
+        url = self._submodule_url(commit, path)
+        if url is None:
+            raise SourceUnusable(f"the submodule `{path}` is not described in `.gitmodules`")
+        if into.depth >= MAX_DEPTH:
+            raise SourceUnusable(f"submodules are nested deeper than {MAX_DEPTH} at `{path}`")
+        place = location.parse(url, lambda _path: True)
+        if place.kind == "folder" and not self._is_local():
+            raise SourceRefused(f"the submodule `{path}` names a local path, `{url}`")
+        inner = Mirror(replace(place, kind="git"), self.home)
+        into.progress(f"fetching submodule {path} from {place.public}")
+        inner_commit, _ = inner.resolve(oid)
+        below = into.deeper()
+        return [_prefixed(path, entry) for entry in inner.tree(inner_commit, below)]
+
+    def _is_local(self) -> bool:
+        return self.local or self.place.address.startswith(("/", "."))
+
+    def _submodule_url(self, commit: str, path: str) -> str | None:
+        text = self._ask("config", "--blob", f"{commit}:.gitmodules", "-z", "--list") or b""
+        values: dict[str, str] = {}
+        for record in text.split(b"\0"):
+            name, _, setting = os.fsdecode(record).partition("\n")
+            values[name] = setting
+        for name, setting in values.items():
+            if name.startswith("submodule.") and name.endswith(".path") and setting == path:
+                url = values.get(name[: -len("path")] + "url", "")
+                return self._absolute(url) if url else None
+        return None
+
+    def _absolute(self, url: str) -> str:
+        """Resolve `./` and `../` against the address of this remote, as Git does."""
+        if not url.startswith(("./", "../")):
+            return url
+        base = self.place.address.rstrip("/")
+        if self.local:
+            origin = self._ask("config", "remote.origin.url")
+            base = os.fsdecode(origin.strip()).rstrip("/") if origin else base
+        scheme, colon, rest = base.partition("://")
+        head, _, tail = rest.partition("/") if colon else ("", "", base)
+        if not colon and not base.startswith("/"):
+            head, _, tail = base.partition(":")
+            return f"{head}:{posixpath.normpath(posixpath.join(tail, url))}"
+        joined = posixpath.normpath(posixpath.join("/" + tail if colon else tail, url))
+        return f"{scheme}://{head}{joined}" if colon else joined
+
+
+class Importer:
+    """Takes the bytes of fetched files into the store."""
+
+    def __init__(self, blobs: Blobs, progress: Callable[[str], None], depth: int = 0) -> None:
+        """Take the store and whom to tell of progress."""
+        self.blobs = blobs
+        self.progress = progress
+        self.depth = depth
+
+    def deeper(self) -> Importer:
+        """Give an importer for what is nested inside."""
+        return Importer(self.blobs, self.progress, self.depth + 1)
+
+
+def fetch_tree(
+    mirror: Mirror, commit: str, blobs: Blobs, memos: Memos, progress: Callable[[str], None]
+) -> str:
+    """Give the manifest digest of a commit, whose files are then all in the store.
+
+    Known again by the commit id alone, which names the tree and its submodules. Raises
+    SourceUnusable for trees with paths that no tree may have.
+    """
+    known = memos.get("commit", commit)
+    if isinstance(known, str) and blobs.has(known):
+        return known
+    progress(f"reading commit {commit[:12]}")
+    entries = mirror.tree(commit, Importer(blobs, progress))
+    whole = keep(entries, blobs)
+    memos.put("commit", commit, whole)
+    return whole
+
+
+def configuration() -> list[str]:
+    """Give the options that keep a foreign repository from having an effect."""
+    return [part for name, setting in CONFIGURATION.items() for part in ("-c", f"{name}={setting}")]
+
+
+def variables(address: str) -> dict[str, str]:
+    """Give the environment of Git: the caller's, without what could redirect it."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k in _KEPT}
+    loopback = address.startswith("http://")
+    return kept | {
+        "GIT_ALLOW_PROTOCOL": PROTOCOLS + (":http" if loopback else ""),
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": kept.get("GIT_ASKPASS", ""),
+        "GIT_SSH_COMMAND": kept.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
+        "LC_ALL": "C",
+    }
+
+
+_KEPT = (
+    "GIT_ASKPASS",
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_CAPATH",
+    "GIT_SSL_NO_VERIFY",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_CONFIG_NOSYSTEM",
+    "GIT_PROXY_COMMAND",
+    "GIT_HTTP_LOW_SPEED_LIMIT",
+    "GIT_HTTP_LOW_SPEED_TIME",
+)
+
+
+def _row(record: bytes) -> tuple[str, str, str]:
+    facts, _, path = record.partition(b"\t")
+    mode, _kind, oid = facts.decode("ascii").split()
+    return mode, oid, os.fsdecode(path)
+
+
+def _entry(mode: str, path: str, data: bytes, into: Importer) -> Entry:
+    kind = MODES.get(mode)
+    if kind is None:
+        raise SourceUnusable(f"`{path}` has the unknown mode {mode}")
+    if kind == "link":
+        return Entry(path=path, kind=kind, content=os.fsdecode(data), size=len(data))
+    if data.startswith(LFS) and len(data) < LFS_LARGEST:
+        raise SourceUnusable(
+            f"`{path}` is kept in Git LFS, which is not fetched",
+            hints=["clone the project with `git lfs` and run it from the local folder"],
+        )
+    return Entry(path=path, kind=kind, content=into.blobs.put(data), size=len(data))
+
+
+def _prefixed(path: str, entry: Entry) -> Entry:
+    return Entry(
+        path=f"{path}/{entry.path}", kind=entry.kind, content=entry.content, size=entry.size
+    )

@@ -1,0 +1,220 @@
+"""Which files of a folder belong to a project: what Git does not ignore, or everything."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from repro.errors import SourceUnusable
+from repro.location import without_credentials
+from repro.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+NEVER = (".git", "__pycache__")
+SAFE = (
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.quotePath=false",
+)
+UNKNOWN: dict[str, object] = {"commit": "", "branch": "", "repo_url": "", "dirty": False}
+
+
+class Listing(Value):
+    """The files of a project with all that must stay as it is for the list to hold.
+
+    `folders` are relative to the root; a new file in one of them could belong to the project.
+    `guards` are absolute paths of files that decide what belongs to it.
+    """
+
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+    guards: tuple[str, ...]
+    git: Mapping[str, object]
+
+
+class _Repository:
+    """What one Git work tree says of the folder below which we list."""
+
+    def __init__(self, folder: str, *, ask: bool = True) -> None:
+        self.folder = folder
+        out = ask and run(
+            folder, "rev-parse", "--show-toplevel", "--absolute-git-dir", "--git-common-dir"
+        )
+        lines = out.split(b"\n") if out else []
+        self.top, self.git_dir, common = (os.fsdecode(line) for line in (*lines, b"", b"", b"")[:3])
+        self.common = os.path.normpath(os.path.join(folder, common)) if common else ""
+        self.ignored: set[str] = set()
+        self.tracked: set[str] = set()
+        self.dirty = False
+        self.head = self.branch = ""
+        if self.top:
+            self._read_status()
+
+    def _read_status(self) -> None:
+        out = run(
+            self.folder,
+            *("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all"),
+            *("--ignored=matching", "--ignore-submodules=none", "--", "."),
+        )
+        if out is None:
+            raise SourceUnusable(
+                f"`git status` fails in `{self.folder}`", hints=["run it there to see why"]
+            )
+        self._parse(out)
+        listed = run(self.folder, "ls-files", "-z")
+        self.tracked = {os.fsdecode(name) for name in (listed or b"").split(b"\0") if name}
+
+    def _parse(self, out: bytes) -> None:
+        prefix = os.path.relpath(self.folder, self.top)
+        prefix = "" if prefix == "." else prefix + "/"
+        records = iter(out.split(b"\0"))
+        for record in records:
+            text = os.fsdecode(record)
+            if text.startswith("# branch.oid "):
+                oid = text.removeprefix("# branch.oid ")
+                self.head = "" if oid == "(initial)" else oid
+            elif text.startswith("# branch.head "):
+                head = text.removeprefix("# branch.head ")
+                self.branch = "" if head == "(detached)" else head
+            elif text.startswith("! "):
+                self.ignored.add(text[2:].removeprefix(prefix).rstrip("/"))
+            elif text[:1] in ("1", "2", "u", "?"):
+                self.dirty = True
+                if text.startswith("2 "):
+                    next(records, None)  # the earlier name of a renamed file
+
+    def guards(self) -> list[str]:
+        """Give the files that say what belongs to the work tree and which commit it is."""
+        if not self.top:
+            return []
+        home = os.path.expanduser("~")
+        xdg = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+        found = [
+            os.path.join(self.git_dir, "HEAD"),
+            os.path.join(self.git_dir, "index"),
+            os.path.join(self.common, "packed-refs"),
+            os.path.join(self.common, "config"),
+            os.path.join(self.common, "info", "exclude"),
+            os.path.join(home, ".gitconfig"),
+            os.path.join(xdg, "git", "config"),
+            os.path.join(xdg, "git", "ignore"),
+        ]
+        if self.branch:
+            found.append(os.path.join(self.common, "refs", "heads", self.branch))
+        excludes = run(self.folder, "config", "--path", "core.excludesFile")
+        if excludes:
+            found.append(os.path.join(self.folder, os.fsdecode(excludes.strip())))
+        above = os.path.dirname(self.folder)
+        while above.startswith(self.top):
+            found.append(os.path.join(above, ".gitignore"))
+            above = os.path.dirname(above)
+        return found
+
+    def remote(self) -> str:
+        """Give the URL of the first remote, without credentials."""
+        names = (run(self.folder, "remote") or b"").split()
+        if not names:
+            return ""
+        url = run(self.folder, "config", f"remote.{os.fsdecode(names[0])}.url") or b""
+        return without_credentials(os.fsdecode(url.strip()))
+
+    def holds(self, path: str) -> bool:
+        """Say whether a path is not ignored; tracked files never are."""
+        return path not in self.ignored or path in self.tracked
+
+    def tracked_below(self, path: str) -> bool:
+        """Say whether an ignored folder holds files that are tracked all the same."""
+        return any(name.startswith(f"{path}/") for name in self.tracked)
+
+
+def of(root: str, *, avoid: str = "") -> Listing:
+    """List the project in `root`, with the submodules and other repositories inside it."""
+    if not os.path.isdir(root):
+        raise SourceUnusable(f"`{root}` is not a folder")
+    outer = _Repository(root)
+    if not outer.holds(""):  # a folder that the repository around it ignores
+        outer = _Repository(root, ask=False)
+    found: list[str] = []
+    folders: list[str] = []
+    guards = outer.guards()
+    _walk(root, "", outer, (found, folders, guards), avoid)
+    git = dict(UNKNOWN)
+    if outer.top:
+        git = {
+            "commit": outer.head,
+            "branch": outer.branch,
+            "repo_url": outer.remote(),
+            "dirty": outer.dirty,
+        }
+    return Listing(
+        files=tuple(sorted(found, key=os.fsencode)),
+        folders=tuple(folders),
+        guards=tuple(dict.fromkeys(guards)),
+        git=git,
+    )
+
+
+def _walk(
+    root: str,
+    base: str,
+    repository: _Repository,
+    into: tuple[list[str], list[str], list[str]],
+    avoid: str,
+) -> None:
+    """Go through the folders of one repository, and into those inside it."""
+    found, folders, guards = into
+    pending = [base]
+    while pending:
+        folder = pending.pop()
+        folders.append(folder)
+        for entry in _scan(os.path.join(root, folder)):
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            inner = path[len(base) :].lstrip("/")
+            if entry.name in NEVER or entry.path == avoid:
+                continue
+            if not entry.is_dir(follow_symlinks=False):
+                if repository.holds(inner):
+                    found.append(path)
+            elif os.path.lexists(os.path.join(entry.path, ".git")):
+                below = _Repository(entry.path)
+                guards += below.guards()
+                _walk(root, path, below, into, avoid)
+            elif repository.holds(inner) or repository.tracked_below(inner):
+                pending.append(path)
+
+
+def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise SourceUnusable(
+            f"`{folder}` cannot be listed: {(error.strerror or '').lower()}",
+            hints=["make it readable, or ignore it in Git"],
+        ) from None
+
+
+def run(folder: str, *arguments: str) -> bytes | None:
+    """Ask Git about a work tree without touching it; None where it has no answer."""
+    if not os.path.isdir(folder):
+        return None
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    variables |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            ["git", *SAFE, *arguments],  # noqa: S607  (the caller's own git)
+            cwd=folder,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    except OSError:
+        return None  # no git here: then nothing is a repository
+    return done.stdout if done.returncode == 0 else None

@@ -1,0 +1,94 @@
+"""The project of a tree: found, read and decoded, with the digests of its local packages."""
+
+from __future__ import annotations
+
+import os
+
+from repro import manifest, mlproject, requirements, schemas, spec
+from repro.errors import ProjectInvalid
+from repro.value import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from repro.errors import Problem
+    from repro.manifest import Entry
+    from repro.mlproject import Decoded
+    from repro.spec import Environment, Project
+
+    class Tree(Protocol):
+        """A tree that a project can be read from."""
+
+        def entries(self) -> tuple[Entry, ...]:
+            """Give all files."""
+
+        def read(self, path: str) -> bytes | None:
+            """Give a regular file by its path."""
+
+
+def inspect(tree: Tree) -> tuple[Decoded, tuple[str, ...]]:
+    """Decode the project of a tree; give it with the paths outside of the tree that were read.
+
+    Raises ProjectInvalid only for an MLproject that cannot be read at all.
+    """
+    outside: list[str] = []
+
+    def read(path: str) -> bytes | None:
+        if os.path.isabs(path) or os.path.normpath(path).startswith(".."):
+            outside.append(path)
+        return tree.read(path)
+
+    top = [e.path for e in tree.entries() if "/" not in e.path and e.kind in ("file", "exec")]
+    decoded = mlproject.decode(mlproject.file_of(top), read, schemas.load("mlproject"))
+    return decoded, tuple(outside)
+
+
+def load(tree: Tree, report: Callable[[Problem], None]) -> tuple[Project, tuple[str, ...]]:
+    """Give the project of a tree, ready to run, and what was read outside of the tree.
+
+    Warnings go to `report`. Raises ProjectInvalid with all mistakes.
+    """
+    decoded, outside = inspect(tree)
+    if decoded.errors:
+        raise ProjectInvalid(decoded.errors)
+    for problem in decoded.problems:
+        if problem.level == "warning":
+            report(problem)
+    return _with_packages(decoded.project, tree), outside
+
+
+def _with_packages(project: Project, tree: Tree) -> Project:
+    """Fill in the digests of the local packages that environments install."""
+    return replace(
+        project,
+        environment=_filled(project.environment, tree),
+        entry_points=tuple(
+            replace(entry, environment=_filled(entry.environment, tree))
+            for entry in project.entry_points
+        ),
+    )
+
+
+def _filled(environment: Environment | None, tree: Tree) -> Environment | None:
+    if isinstance(environment, spec.CondaEnvironment):
+        try:
+            python, dropped = requirements.from_conda(environment, tree.read)
+        except ProjectInvalid:
+            return environment  # told when somebody wants that part
+        filled = _with_digests(python, tree)
+        return replace(environment, python=filled, dropped=tuple(dropped))
+    if isinstance(environment, spec.PythonEnvironment):
+        return _with_digests(environment, tree)
+    return environment
+
+
+def _with_digests(environment: spec.PythonEnvironment, tree: Tree) -> spec.PythonEnvironment:
+    """Fill in the local packages of an environment, each with the digest of its files."""
+    entries = tree.entries() if environment.directories else ()
+    found = []
+    for path, _nothing in environment.directories:
+        inside = manifest.matcher((path.partition("[")[0],))
+        found.append((path, manifest.of(entry for entry in entries if inside(entry.path))))
+    return replace(environment, directories=tuple(found))

@@ -1,0 +1,383 @@
+"""This machine as the engine sees it: every adapter, made when it is first used."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from repro import location, manifest
+from repro.errors import SourceRefused, UsageError
+from repro.events import Warned
+from repro.source import Source
+from repro.spec import PythonEnvironment
+from repro.store.blobs import BlobMissing, Blobs
+from repro.store.history import History
+from repro.store.home import Home, cache_home, data_home
+from repro.store.locks import Locks
+from repro.store.memos import Memos
+from repro.store.placement import Placement
+from repro.store.results import Results
+from repro.system import files
+from repro.value import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from repro.errors import Problem
+    from repro.events import Emit
+    from repro.location import Location
+    from repro.lock import EnvironmentLock
+    from repro.manifest import Entry
+    from repro.plan import Request
+    from repro.ports import (
+        Backend,
+        Environments,
+        Paths,
+        Realized,
+        Receiver,
+        SubmittedJob,
+        Tracked,
+        Tracking,
+        Tree,
+    )
+    from repro.record import RunRecord
+    from repro.spec import Environment, Project
+    from repro.store.results import Result
+
+    Tell = Callable[[str], None]
+
+PATCH_LIMIT = 16 << 20
+
+
+class NoTracking:
+    """Stands for a tracking server where there is none."""
+
+    def begin(self, record: RunRecord, _emit: Emit) -> RunRecord:
+        """Give the record as it is."""
+        return record
+
+    def finish(self, record: RunRecord, _tracked: Tracked, _emit: Emit) -> RunRecord:
+        """Give the record as it is."""
+        return record
+
+
+class Machine:
+    """The adapters of one call. `close` removes its private files; nothing else is left open."""
+
+    def __init__(self, environ: Mapping[str, str], emit: Emit | None = None) -> None:
+        """Open the store that `environ` names, making it if needed."""
+        self.environ = environ
+        self.emit: Emit = emit or (lambda _event: None)
+        self.platform = f"{sys.platform}-{os.uname().machine}"
+        self.home = Home(cache_home(environ)).open()
+        self.blobs = Blobs(self.home)
+        self.results = Results(self.home)
+        self.memos = Memos(self.home)
+        self.locks = Locks(self.home)
+        self.history = History(data_home(environ), self._warn)
+        self.jobs: dict[str, SubmittedJob] = {}
+        self._tracking: Tracking | None = None
+
+    def _warn(self, text: str) -> None:
+        self.emit(Warned(text=text))
+
+    def now_ns(self) -> int:
+        """Give the time."""
+        return time.time_ns()
+
+    def close(self) -> None:
+        """Remove the private files of this process and close the history."""
+        self.history.close()
+        self.home.close()
+
+    def remove(self, path: str) -> None:
+        """Remove a folder of our own."""
+        files.remove_tree(path)
+
+    @property
+    def secret(self) -> bytes:
+        """Give the store's key for digests of secrets, made when it is first needed."""
+        path = self.home.path("secret")
+        known = files.read(path)
+        if known is None:
+            with self.home.lock("secret"):
+                known = files.read(path)
+                if known is None:
+                    known = os.urandom(32)
+                    files.replace(path, known)
+        return known
+
+    # -- sources
+
+    def tree(self, request: Request, progress: Tell) -> Tree:
+        """Fetch the project that a request names."""
+        caller = request.caller or os.getcwd()
+        place = location.parse(request.uri, lambda path: os.path.exists(os.path.join(caller, path)))
+        if place.kind == "folder":
+            return self._folder(place, request, caller, progress)
+        if place.kind == "zip":
+            return self._zip(place, request, caller, progress)
+        return self._git(place, request, progress)
+
+    def _folder(self, place: Location, request: Request, caller: str, progress: Tell) -> Tree:
+        from repro.fetch.folder import Folder
+
+        top = os.path.realpath(os.path.join(caller, place.address))
+        root = os.path.realpath(os.path.join(top, place.subdirectory))
+        if root != top and not root.startswith(top.rstrip("/") + "/"):
+            raise SourceRefused(f"the subdirectory `{place.subdirectory}` leads out of the project")
+        if not os.path.isdir(root):
+            if root != top:
+                raise UsageError(f"there is no folder `{place.subdirectory}` in `{place.public}`")
+            hint = "name the folder that holds the MLproject file"
+            raise UsageError(f"`{place.public}` is not a folder", hints=[hint])
+        if request.version:
+            return self._local_repository(root, request, progress)
+        return Folder(root, request.uri, self.memos, avoid=self.home.root).scan()
+
+    def _local_repository(self, root: str, request: Request, progress: Tell) -> Tree:
+        """Read a version of a local repository from its objects; its work tree stays untouched."""
+        from repro.fetch import git, listing
+
+        out = listing.run(root, "rev-parse", "--show-toplevel", "--show-prefix")
+        if not out:
+            raise UsageError(
+                f"setting a version is only supported for Git projects, and `{root}` is none",
+                hints=["leave `--version` out"],
+            )
+        top, prefix = (os.fsdecode(line) for line in out.split(b"\n")[:2])
+        place = location.Location(kind="git", address=top, public=top)
+        mirror = git.Mirror(place, self.home, local=True)
+        commit, branch = mirror.resolve(request.version)
+        whole = git.fetch_tree(mirror, commit, self.blobs, self.memos, progress)
+        inside = prefix.rstrip("/")
+        return self._stored(
+            Source(
+                kind="git",
+                uri=request.uri,
+                project=root,
+                name=os.path.basename(root),
+                tree="",
+                commit=commit,
+                branch=branch,
+                subdirectory=inside,
+                version=request.version,
+            ),
+            whole,
+        )
+
+    def _git(self, place: Location, request: Request, progress: Tell) -> Tree:
+        known = self.memos.get("commit", request.version)
+        if location.is_commit(request.version) and isinstance(known, str) and self.blobs.has(known):
+            commit, branch, whole = request.version, "", known
+        else:
+            from repro.fetch import git
+
+            progress(f"asking {place.public}")
+            mirror = git.Mirror(place, self.home)
+            commit, branch = mirror.resolve(request.version)
+            whole = git.fetch_tree(mirror, commit, self.blobs, self.memos, progress)
+        inside = f"#{place.subdirectory}" if place.subdirectory else ""
+        return self._stored(
+            Source(
+                kind="git",
+                uri=f"{place.public}{inside}",
+                project=f"{place.public}{inside}",
+                name=place.name,
+                tree="",
+                commit=commit,
+                branch="" if branch == "HEAD" else branch,
+                repo_url=place.public,
+                subdirectory=place.subdirectory,
+                version=request.version,
+            ),
+            whole,
+        )
+
+    def _zip(self, place: Location, request: Request, caller: str, progress: Tell) -> Tree:
+        from repro.fetch import archive
+
+        if request.version:
+            raise UsageError("a zip archive has no versions", hints=["leave `--version` out"])
+        if "://" not in place.address:
+            address = os.path.join(caller, place.address)
+            place = replace(place, address=address, public=address)
+        whole = archive.fetch(place, self.home, self.blobs, progress)
+        inside = f"#{place.subdirectory}" if place.subdirectory else ""
+        return self._stored(
+            Source(
+                kind="zip",
+                uri=f"{place.public}{inside}",
+                project=f"{place.public}{inside}",
+                name=place.name.removesuffix(".zip"),
+                tree="",
+                subdirectory=place.subdirectory,
+            ),
+            whole,
+        )
+
+    def _stored(self, found: Source, whole: str) -> Tree:
+        from repro.fetch.stored import Stored
+
+        tree = Stored(found, whole, self.blobs, self.memos)
+        if found.subdirectory and "tree" not in tree.memo and not tree.entries():
+            raise UsageError(
+                f"there is no folder `{found.subdirectory}` in `{found.uri.partition('#')[0]}`",
+                hints=["the part after `#` is a folder of the project"],
+            )
+        tree.source = replace(found, tree=tree.digest())
+        return tree
+
+    def load(self, tree: Tree, emit: Emit) -> tuple[Project, tuple[str, ...]]:
+        """Decode the project of a tree, telling of what is unwise in it."""
+        from repro.fetch.project import load
+
+        def report(problem: Problem) -> None:
+            where = f"{problem.where}: " if problem.where else ""
+            emit(Warned(text=f"{where}{problem.message}", hint=problem.hint))
+
+        return load(tree, report)
+
+    def rescan(self, request: Request) -> None:
+        """Learn the state of a local project again, after outputs were written into it."""
+        from repro.fetch.folder import Folder
+
+        tree = self.tree(request, lambda _text: None)
+        if isinstance(tree, Folder):
+            tree.project(lambda t: self.load(t, lambda _event: None))
+            tree.remember()
+
+    def patch(self, source: Source) -> str:
+        """Keep the difference of a dirty tree to its commit; give its digest, or nothing."""
+        if not source.dirty or not source.root or not source.commit:
+            return ""
+        from repro.fetch import listing
+
+        out = listing.run(source.root, "diff", "--binary", "--no-ext-diff", "HEAD", "--", ".")
+        return self.blobs.put(out) if out and len(out) <= PATCH_LIMIT else ""
+
+    def tree_of(self, name: str) -> tuple[Entry, ...] | None:
+        """Give the entries of a kept manifest."""
+        try:
+            return manifest.decode(self.blobs.get(name))
+        except (BlobMissing, manifest.NotAManifest):
+            return None
+
+    def placement(self, root: str) -> Placement:
+        """Give the memory of outputs in a folder."""
+        return Placement(os.path.abspath(root), self.home, self.blobs, self.memos)
+
+    def paths(self, caller: str, progress: Tell) -> Paths:
+        """Give what finds files by path, relative ones from `caller`."""
+        from repro.fetch.paths import Paths
+
+        return Paths(self.memos, caller or os.getcwd(), progress)
+
+    # -- environments
+
+    def lock(self, wanted: Environment | None, root: str, progress: Tell) -> EnvironmentLock:
+        """Give the lock of an environment: the caller's own, a known one, or a new one."""
+        del root
+        if wanted is None:
+            lock = self._bare().lock(PythonEnvironment(), progress)
+            self.locks.keep("", lock)
+            return lock
+        name = self._request(wanted)
+        known = self.locks.of_request(name)
+        if known is None:
+            known = self._python("").lock(wanted, progress)
+            self.locks.keep(name, known)
+        return known
+
+    def realize(self, lock: EnvironmentLock, root: str, progress: Tell) -> Realized:
+        """Make an environment, or find it made."""
+        kind = self._bare() if lock.kind == "local" else self._python(root)
+        return kind.realize(lock, progress)
+
+    def _request(self, wanted: Environment) -> str:
+        """Name what is asked for: an unsaid Python version is that of this interpreter."""
+        from repro import digest, value
+
+        plain = value.dump(wanted)
+        plain["source"] = ""
+        plain["python"] = plain["python"] or ".".join(str(n) for n in sys.version_info[:3])
+        sdists = self.environ.get("REPRO_SDISTS", "")
+        return digest.of_value("repro/request", [plain, self.platform, sdists])
+
+    def _python(self, root: str) -> Environments:
+        from repro.environments.python import Python
+
+        return Python(
+            home=self.home.root,
+            environ=self.environ,
+            tool=self.environ.get("REPRO_TOOL", "auto"),
+            sdists=self.environ.get("REPRO_SDISTS", "") == "1",
+            root=root,
+        )
+
+    def _bare(self) -> Environments:
+        from repro.environments.bare import Local
+
+        return Local(home=self.home.root, environ=self.environ)
+
+    # -- running
+
+    def backend(self, name: str) -> Backend:
+        """Give the place where steps run."""
+        del name  # checked by the plan: there is one
+        from repro.backends.local import Local
+
+        return Local()
+
+    def watch(self, run_id: str, job: SubmittedJob | None) -> None:
+        """Note which job a run is at, so that another thread can cancel it."""
+        if job is None:
+            self.jobs.pop(run_id, None)
+        else:
+            self.jobs[run_id] = job
+
+    # -- tracking
+
+    def receiver(self, record: RunRecord, folder: str) -> Receiver:
+        """Start to take the MLflow calls of a step."""
+        from repro.tracking import receiver
+
+        return receiver.start(
+            record.run_id,
+            record.tracking.get("experiment_id", "0"),
+            record.experiment if not record.experiment.isdigit() else "Default",
+            folder,
+            inherited_tags={"mlflow.runName": record.run_name} if record.run_name else {},
+        )
+
+    @property
+    def tracking(self) -> Tracking:
+        """Give the tracking server that `MLFLOW_TRACKING_URI` names, or a stand-in for none."""
+        if self._tracking is None:
+            uri = self.environ.get("MLFLOW_TRACKING_URI", "")
+            self._tracking = NoTracking()
+            if uri.startswith(("http://", "https://")):
+                from repro.tracking.relay import Relay
+
+                self._tracking = Relay(uri, self.environ, self.history.path("outbox"))
+        return self._tracking
+
+    def mirrored(self, record: RunRecord, result: Result) -> RunRecord:
+        """Show a reused result on the tracking server, with the files that it logged."""
+        if isinstance(self.tracking, NoTracking):
+            return record
+        from repro.fetch import stored
+        from repro.ports import Tracked
+
+        folder = os.path.join(self.home.scratch(), f"logged-{record.run_id}")
+        stored.write(self.tree_of(result.artifacts) or (), folder, self.blobs)
+        tracked = Tracked(
+            metrics=result.metrics,
+            parameters=result.parameters,
+            tags=result.tags,
+            artifacts=folder if os.path.isdir(folder) else "",
+        )
+        begun = self.tracking.begin(record, self.emit)
+        return self.tracking.finish(begun, tracked, self.emit)

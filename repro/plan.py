@@ -1,0 +1,184 @@
+"""From a project and a request to the one step that is asked for, by MLflow's rules."""
+
+from __future__ import annotations
+
+from repro import params
+from repro.errors import EntryPointUnknown, Unsupported, UsageError
+from repro.spec import (
+    MAIN,
+    SCRIPTS,
+    CondaEnvironment,
+    DockerEnvironment,
+    EntryPoint,
+    OtherEnvironment,
+    PythonEnvironment,
+)
+from repro.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from repro.spec import Environment, Project
+
+MANAGERS = ("local", "virtualenv", "uv", "conda")
+
+
+class Request(Value):
+    """What a user asks for, in MLflow's words.
+
+    `parameters` are raw. `env_manager` is empty for the project's own kind. `use_results` and
+    `keep_result` are the two halves of caching: reading and writing. `output` is a folder for
+    the outputs, empty for the project's own. `caller` is the folder that relative paths of the
+    user start from.
+    """
+
+    uri: str
+    entry_point: str = MAIN
+    version: str = ""
+    parameters: Mapping[str, Any] = {}
+    env_manager: str = ""
+    backend: str = "local"
+    use_results: bool = True
+    keep_result: bool = True
+    output: str = ""
+    caller: str = ""
+    storage: str = ""
+    sandbox: str = ""
+    run_id: str = ""
+    run_name: str = ""
+    experiment_name: str = ""
+    experiment_id: str = ""
+    parent_run: str = ""
+    timeout_ms: int = 0
+
+
+def entry_point(project: Project, name: str, shell: str) -> EntryPoint:
+    """Give the entry point of that name, or the script that it names.
+
+    As MLflow: an undeclared name with a known extension is run by `python`, the caller's `shell`
+    or Rscript. Raises EntryPointUnknown with what there is.
+    """
+    found = project.entry_point(name)
+    if found is not None:
+        return found
+    quoted = params.quote(name).replace("{", "{{").replace("}", "}}")
+    if name.endswith(".py"):
+        return EntryPoint(name=name, command=f"python {quoted}")
+    if name.endswith(".sh"):
+        return EntryPoint(name=name, command=f"{params.quote(shell or 'bash')} {quoted}")
+    if name.endswith(".R"):
+        inside = f"mlflow::mlflow_source('{quoted}')"
+        return EntryPoint(name=name, command=f'Rscript -e "{inside}" --args')
+    raise _unknown(project, name)
+
+
+def _unknown(project: Project, name: str) -> EntryPointUnknown:
+    names = [e.name for e in project.entry_points]
+    where = f"`{project.file}`" if project.file else "a project without an MLproject file"
+    hints = []
+    if names:
+        hints.append("entry points: " + "; ".join(signature(e) for e in project.entry_points[:5]))
+        close = [n for n in names if n.lower() == name.lower() or n.startswith(name)]
+        if close:
+            hints.insert(0, f"a similar entry point exists: `{close[0]}`")
+    hints.append(f"a script is named with its extension, one of {', '.join(SCRIPTS)}")
+    return EntryPointUnknown(f"no entry point `{name}` in {where}", hints=hints)
+
+
+def signature(entry: EntryPoint) -> str:
+    """Show an entry point with its parameters in one line."""
+    shown = ", ".join(
+        p.name
+        if p.default is None and not p.optional and not p.flag
+        else f"{p.name}={p.default or ''}"
+        for p in entry.parameters
+    )
+    return f"{entry.name}({shown})"
+
+
+def environment(project: Project, entry: EntryPoint, manager: str) -> Environment | None:
+    """Choose the environment of a step; None stands for the caller's own.
+
+    `manager` overrules the kind where MLflow lets it. Raises UsageError for combinations that
+    make no sense and Unsupported for kinds that are not there.
+    """
+    if manager and manager not in MANAGERS:
+        raise UsageError(
+            f"no environment manager `{manager}`", hints=[f"choose one of {', '.join(MANAGERS)}"]
+        )
+    wanted = entry.environment or project.environment or PythonEnvironment()
+    if isinstance(wanted, DockerEnvironment):
+        raise Unsupported(
+            "this project runs in docker, which this version cannot do yet",
+            hints=["remove `docker_env`, or give the entry point a `python_env` of its own"],
+        )
+    if manager == "local":
+        return None
+    if isinstance(wanted, PythonEnvironment) and manager == "conda":
+        raise UsageError(
+            "a python_env project cannot be run with conda",
+            hints=["leave `--env-manager` out, or use `virtualenv` or `uv`"],
+        )
+    if isinstance(wanted, OtherEnvironment):
+        raise Unsupported(
+            f"the project asks for `{wanted.key}`, an environment that repro cannot make",
+            hints=["give it a `python_env`, or run it in your own with `--env-manager local`"],
+        )
+    if isinstance(wanted, CondaEnvironment) and manager in ("virtualenv", "uv"):
+        if wanted.python is None:
+            raise UsageError(f"`{wanted.file}` is no conda environment that can be read")
+        return wanted.python
+    if isinstance(wanted, CondaEnvironment):
+        raise Unsupported(
+            f"`{wanted.file}` is a conda environment, which this version cannot make yet",
+            hints=[
+                "`--env-manager virtualenv` takes its Python version and its `pip:` part",
+                "`--env-manager local` runs it in your own environment",
+            ],
+        )
+    return wanted
+
+
+def check(request: Request, project: Project, entry: EntryPoint) -> None:
+    """Refuse what cannot be done, before anything is fetched, made or recorded."""
+    if project.spark_job is not None and request.backend == "local":
+        raise Unsupported("a databricks_spark_job project runs on Databricks only")
+    if request.backend != "local":
+        raise Unsupported(
+            f"no backend `{request.backend}` in this version", hints=["backends: local"]
+        )
+    if entry.needs:
+        names = ", ".join(f"`{need.step}`" for need in entry.needs)
+        raise Unsupported(
+            f"entry point `{entry.name}` needs {names} first, which this version does not arrange",
+            hints=["run them one after the other and remove `needs:`"],
+        )
+    level = request.sandbox or entry.sandbox or "none"
+    if level != "none":
+        raise Unsupported(
+            f"the sandbox level `{level}` is not available in this version",
+            hints=["remove `sandbox:`, or choose `none`"],
+        )
+    if request.experiment_name and request.experiment_id:
+        raise UsageError("give either an experiment name or an experiment id, not both")
+
+
+def variables(
+    entry: EntryPoint, environ: Mapping[str, str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Give the declared variables of a step, and those to pass that the caller has not set.
+
+    Unset and empty are different things to a program, so they are in the key as such. Raises
+    UsageError for a declared secret that is not set.
+    """
+    missing = [name for name in entry.secrets if name not in environ]
+    if missing:
+        raise UsageError(
+            f"entry point `{entry.name}` needs the secret `{missing[0]}`, which is not set",
+            hints=[f"set it, for example with `read -rs {missing[0]}; export {missing[0]}`"],
+        )
+    given = {name: environ[name] for name in entry.pass_env if name in environ}
+    unset = tuple(sorted(name for name in entry.pass_env if name not in environ))
+    return {**given, **entry.env}, unset

@@ -1,0 +1,259 @@
+"""The seams to the world. The engine knows these protocols and never what stands behind them."""
+
+from __future__ import annotations
+
+from repro.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, Protocol
+
+    from repro.events import Emit
+    from repro.lock import EnvironmentLock
+    from repro.manifest import Entry
+    from repro.params import Argument
+    from repro.plan import Request
+    from repro.record import RunRecord
+    from repro.source import Selection, Source
+    from repro.spec import Environment, Project
+    from repro.store.blobs import Blobs
+    from repro.store.history import History
+    from repro.store.home import Home
+    from repro.store.locks import Locks
+    from repro.store.placement import Placement
+    from repro.store.results import Result, Results
+
+    Sink = Callable[[str, bytes], None]
+    Progress = Callable[[str], None]
+
+
+class Job(Value):
+    """What a backend starts: one command, complete, with nothing left to decide.
+
+    `argv` is never joined into a shell text. `variables` are the whole environment of the
+    command. `folder` is its working directory. `timeout_ms` 0 means no limit. `grace_ms` is the
+    time between asking a process tree to end and ending it.
+    """
+
+    run_id: str
+    argv: tuple[str, ...]
+    variables: Mapping[str, str]
+    folder: str
+    timeout_ms: int = 0
+    grace_ms: int = 5000
+
+
+class JobEnd(Value):
+    """How a job ended, and what it took. A failed command is a `JobEnd`, never an exception.
+
+    `code` is the command's exit code, or 128 plus the signal that ended it. `cause` is `exit`,
+    `timeout`, `cancel`, or `lost` where the end could not be learned. Times are in nanoseconds,
+    `peak_bytes` is the largest resident size of a single process.
+    """
+
+    code: int
+    cause: str = "exit"
+    wall_ns: int = 0
+    user_ns: int = 0
+    system_ns: int = 0
+    peak_bytes: int = 0
+
+
+class ChildRun(Value):
+    """A run that a step's code started below, or beside, the step's own; fields as in `Tracked`.
+
+    `parent` is the position, among the children, of the run it is nested in; -1 is the step's own.
+    """
+
+    name: str
+    status: str
+    parent: int = -1
+    started_ms: int = 0
+    ended_ms: int = 0
+    metrics: tuple[tuple[str, str, int, int], ...] = ()
+    parameters: Mapping[str, str] = {}
+    tags: Mapping[str, str] = {}
+    artifacts: str = ""
+    datasets: tuple[Mapping[str, Any], ...] = ()
+
+
+class Tracked(Value):
+    """What a step logged: metrics as (key, value, timestamp_ms, step), values as `repr` text.
+
+    `parameters` and `tags` are the last values. `artifacts` is the folder with the logged files,
+    empty where there are none. `datasets` are MLflow's dataset inputs, as its protocol writes them.
+    """
+
+    metrics: tuple[tuple[str, str, int, int], ...] = ()
+    parameters: Mapping[str, str] = {}
+    tags: Mapping[str, str] = {}
+    artifacts: str = ""
+    datasets: tuple[Mapping[str, Any], ...] = ()
+    children: tuple[ChildRun, ...] = ()
+
+
+if TYPE_CHECKING:
+
+    class SubmittedJob(Protocol):
+        """A job under way. Any thread may call any method at any time."""
+
+        def wait(self) -> JobEnd:
+            """Block until it and all that it started have ended and all output was delivered."""
+
+        def poll(self) -> JobEnd | None:
+            """Give the end if it has ended."""
+
+        def cancel(self) -> None:
+            """End it and everything it started; return when nothing is left. Twice is harmless."""
+
+    class Backend(Protocol):
+        """A place where steps run."""
+
+        name: str
+
+        def submit(self, job: Job, sink: Sink) -> SubmittedJob:
+            """Start `job`; `sink("stdout" | "stderr", data)` gets its output, in order, live.
+
+            Raises ReproError when it cannot start; a command that is not there is exit code 127.
+            """
+
+    class Environments(Protocol):
+        """One kind of environment: request to lock, lock to something that runs."""
+
+        kind: str
+
+        def lock(self, request: Environment, progress: Progress) -> EnvironmentLock:
+            """Resolve `request` for this machine. Raises EnvironmentFailed with the reason."""
+
+        def realize(self, lock: EnvironmentLock, progress: Progress) -> Realized:
+            """Make what `lock` says, once, however many processes ask; give how to enter it."""
+
+    class Realized(Protocol):
+        """An environment that is there. Its use is announced until `release`."""
+
+        variables: Mapping[str, str]
+        path: tuple[str, ...]
+
+        def release(self) -> None:
+            """Say that nothing runs in it any more."""
+
+    class Receiver(Protocol):
+        """Takes the MLflow calls of one running step."""
+
+        variables: Mapping[str, str]
+
+        def close(self) -> Tracked:
+            """Stop listening and give what was logged."""
+
+    class Tree(Protocol):
+        """The files of a project at one moment."""
+
+        @property
+        def source(self) -> Source:
+            """Say where they came from."""
+
+        def entries(self) -> tuple[Entry, ...]:
+            """Give all files of the project."""
+
+        def inputs(self, chosen: Selection, step: str) -> str:
+            """Give the manifest digest of a step's inputs. Raises SourceUnusable."""
+
+        def read(self, path: str) -> bytes | None:
+            """Give a regular file by its path relative to the project."""
+
+        def materialize(self, entries: Iterable[Entry], folder: str) -> None:
+            """Write files into a folder, each checked against its digest."""
+
+        def project(self, load: Callable[[Tree], tuple[Project, tuple[str, ...]]]) -> Project:
+            """Give the project, decoded by `load` unless it is known."""
+
+        def remember(self) -> None:
+            """Keep what was learned for the next time."""
+
+    class Paths(Protocol):
+        """Files outside of the project that are in the key by their content."""
+
+        def local(self, argument: Argument, index: int, storage: Callable[[], str]) -> str:
+            """Give the absolute path of a `path` parameter's value, fetched if it is remote."""
+
+        def identify(self, path: str) -> str:
+            """Give the digest of a file, or of all files below a folder."""
+
+        def mounted(self, path: str) -> str:
+            """Give what stands for a mounted path in the key."""
+
+    class Tracking(Protocol):
+        """Shows runs on a tracking server, where there is one."""
+
+        def begin(self, record: RunRecord, emit: Emit) -> RunRecord:
+            """Create the run there. Raises Unreachable before anything has started."""
+
+        def finish(self, record: RunRecord, tracked: Tracked, emit: Emit) -> RunRecord:
+            """Write what was logged and the final status; never fails a run."""
+
+    class Machine(Protocol):
+        """Everything that the engine needs of the world, opened when it is first used."""
+
+        environ: Mapping[str, str]
+        platform: str
+        home: Home
+        blobs: Blobs
+        results: Results
+        locks: Locks
+        history: History
+
+        @property
+        def tracking(self) -> Tracking:
+            """Give the tracking server, or what stands for none."""
+
+        @property
+        def secret(self) -> bytes:
+            """Give the store's key for digests of secrets."""
+
+        def now_ns(self) -> int:
+            """Give the time, nanoseconds since 1970 UTC."""
+
+        def tree(self, request: Request, progress: Progress) -> Tree:
+            """Fetch the project. Raises SourceRefused, UsageError, Unreachable."""
+
+        def load(self, tree: Tree, emit: Emit) -> tuple[Project, tuple[str, ...]]:
+            """Decode the project of a tree. Raises ProjectInvalid."""
+
+        def placement(self, root: str) -> Placement:
+            """Give the memory of outputs in a folder."""
+
+        def paths(self, caller: str, progress: Progress) -> Paths:
+            """Give what finds files by path, relative ones from `caller`."""
+
+        def lock(
+            self, wanted: Environment | None, root: str, progress: Progress
+        ) -> EnvironmentLock:
+            """Give the lock of an environment, made now if there is none yet."""
+
+        def realize(self, lock: EnvironmentLock, root: str, progress: Progress) -> Realized:
+            """Make an environment."""
+
+        def backend(self, name: str) -> Backend:
+            """Give the place where steps run."""
+
+        def receiver(self, record: RunRecord, folder: str) -> Receiver:
+            """Start to take the MLflow calls of a step."""
+
+        def mirrored(self, record: RunRecord, result: Result) -> RunRecord:
+            """Show a reused result on the tracking server, if there is one."""
+
+        def watch(self, run_id: str, job: SubmittedJob | None) -> None:
+            """Tell which job a run is at, so that it can be cancelled; None when it has ended."""
+
+        def tree_of(self, name: str) -> tuple[Entry, ...] | None:
+            """Give the entries of a kept manifest."""
+
+        def patch(self, source: Source) -> str:
+            """Keep the difference of a dirty tree to its commit; give its digest, or nothing."""
+
+        def rescan(self, request: Request) -> None:
+            """Learn the state of a local project again, after outputs were written into it."""
+
+        def remove(self, path: str) -> None:
+            """Remove a folder of our own."""

@@ -1,0 +1,1 @@
+"""The content-addressed store of a machine, and the history of its runs."""

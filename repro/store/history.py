@@ -1,0 +1,280 @@
+"""The history of all runs: SQLite for reading, an append-only spool for the hot path.
+
+A cache hit appends one checked line to the spool, which costs microseconds and no import; the
+next command that reads the history takes the lines over.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from repro import canonical, digest
+from repro.errors import RunUnknown, StoreTooNew
+from repro.record import KILLED, RUNNING, RunRecord, of_plain, plain
+from repro.system import files
+from repro.value import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+VERSION = 1
+TABLES = """
+CREATE TABLE IF NOT EXISTS runs (
+    run_id TEXT PRIMARY KEY,
+    started_ns INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    project TEXT NOT NULL,
+    entry_point TEXT NOT NULL,
+    key TEXT NOT NULL,
+    cached INTEGER NOT NULL,
+    document BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS runs_by_time ON runs (started_ns);
+CREATE INDEX IF NOT EXISTS runs_by_step ON runs (project, entry_point, started_ns);
+"""
+LOST = "the repro process that owned this run ended without settling it"
+SHORTEST = 4
+LATE = 5.0
+"""Seconds after which nobody can still be writing to a spool that was taken away."""
+
+
+class History:
+    """The runs of a user on this machine. Opened by the first method that needs the database."""
+
+    def __init__(self, root: str, warn: Callable[[str], None] = lambda _text: None) -> None:
+        """Name the folder; `warn` gets told when a damaged database had to be put aside."""
+        self.root = root
+        self.warn = warn
+        self._database: sqlite3.Connection | None = None
+
+    def path(self, name: str) -> str:
+        """Give a path below the folder."""
+        return os.path.join(self.root, name)
+
+    # -- the hot path
+
+    def spool(self, record: RunRecord) -> bool:
+        """Remember a settled run with one appended line; say whether that was possible."""
+        body = canonical.encode(plain(record))
+        line = digest.of_bytes(body)[:16].encode() + b" " + body + b"\n"
+        path = os.path.join(self.root, "spool")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        try:
+            try:
+                fd = os.open(path, flags, 0o600)
+            except FileNotFoundError:
+                os.makedirs(self.root, mode=0o700, exist_ok=True)
+                fd = os.open(path, flags, 0o600)
+            try:
+                os.write(fd, line)  # one write of an append-only file: lines never mix
+            finally:
+                os.close(fd)
+        except OSError:
+            return False
+        return True
+
+    # -- writing
+
+    def put(self, record: RunRecord) -> None:
+        """Remember a run, or what became of it. Raises NoSpace or Unreachable."""
+        import sqlite3
+
+        database = self._open()
+        try:
+            with database:
+                self._insert(database, record)
+        except sqlite3.OperationalError as error:
+            raise self._explained(error) from None
+
+    def lease(self, run_id: str) -> files.Lock:
+        """Take the lease of a run: while this process lives, its RUNNING is believed."""
+        folder = os.path.join(self.root, "leases")
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        lock = files.Lock(os.path.join(folder, run_id))
+        lock.take()
+        return lock
+
+    def release(self, lease: files.Lock) -> None:
+        """Give a lease back, after the run was settled."""
+        files.unlink(lease.path)
+        lease.free()
+
+    # -- reading
+
+    def get(self, prefix: str) -> RunRecord:
+        """Give the run whose id begins with `prefix`.
+
+        Raises RunUnknown where there is none, or more than one.
+        """
+        word = prefix.lower()
+        if len(word) < SHORTEST or not set(word) <= digest.DIGITS:
+            raise RunUnknown(
+                f"`{prefix[:40]}` is no run id",
+                hints=[f"give at least the first {SHORTEST} digits; `repro log` lists runs"],
+            )
+        rows = self._select("run_id >= ? AND run_id < ?", (word, word + "g"), 3)
+        if not rows:
+            raise RunUnknown(f"no run begins with `{word}`", hints=["`repro log` lists runs"])
+        if len(rows) > 1:
+            names = ", ".join(row.run_id[: len(word) + 4] for row in rows)
+            raise RunUnknown(f"several runs begin with `{word}`", hints=[f"for example {names}"])
+        return rows[0]
+
+    def find(
+        self, *, project: str = "", entry_point: str = "", status: str = "", limit: int = 0
+    ) -> list[RunRecord]:
+        """Give runs, the latest first."""
+        wanted = {"project": project, "entry_point": entry_point, "status": status}
+        given = {name: value for name, value in wanted.items() if value}
+        where = " AND ".join(f"{name} = ?" for name in given) or "1"
+        return self._select(where, tuple(given.values()), limit)
+
+    def latest(self, project: str, entry_point: str) -> RunRecord | None:
+        """Give the last executed run of a step whose key parts are known."""
+        for row in self._select(
+            "project = ? AND entry_point = ? AND cached = 0 AND status != ?",
+            (project, entry_point, RUNNING),
+            20,
+        ):
+            if row.parts:
+                return row
+        return None
+
+    def by_key(self, key: str) -> list[RunRecord]:
+        """Give the executed runs of a key, the latest first."""
+        return self._select("key = ? AND cached = 0", (key,), 0)
+
+    # -- the database
+
+    def _select(self, where: str, values: tuple[object, ...], limit: int) -> list[RunRecord]:
+        database = self._open()
+        self._drain(database)
+        query = f"SELECT document FROM runs WHERE {where} ORDER BY started_ns DESC"  # noqa: S608  (`where` is ours)
+        rows = database.execute(query + (f" LIMIT {limit}" if limit else ""), values)
+        return [self._settled(of_plain(canonical.decode(row[0]))) for row in rows]
+
+    def _settled(self, record: RunRecord) -> RunRecord:
+        """Settle a run whose owner is gone."""
+        if record.status != RUNNING:
+            return record
+        path = os.path.join(self.root, "leases", record.run_id)
+        lease = files.Lock(path)
+        if os.path.exists(path):
+            if not lease.take(wait=False):
+                return record
+            lease.free()
+            files.unlink(path)
+        settled = replace(
+            record, status=KILLED, cause="lost", error=LOST, ended_ns=record.started_ns
+        )
+        self.put(settled)
+        return settled
+
+    def _open(self) -> sqlite3.Connection:
+        if self._database is None:
+            try:
+                os.makedirs(self.root, mode=0o700, exist_ok=True)
+                self._database = self._connect()
+            except OSError as error:
+                raise files.explained(error, f"opening the history in `{self.root}`") from None
+            self._drain(self._database)
+        return self._database
+
+    def _connect(self) -> sqlite3.Connection:
+        import sqlite3
+
+        path = os.path.join(self.root, "history.db")
+        try:
+            return self._prepare(path)
+        except sqlite3.OperationalError as error:
+            raise self._explained(error) from None
+        except sqlite3.DatabaseError:
+            self._put_aside(path)
+            return self._prepare(path)
+
+    def _explained(self, error: Exception) -> Exception:
+        number = errno.ENOSPC if "full" in str(error) else errno.EIO
+        path = os.path.join(self.root, "history.db")
+        return files.explained(OSError(number, str(error), path), "writing the history")
+
+    @staticmethod
+    def _prepare(path: str) -> sqlite3.Connection:
+        import sqlite3
+
+        database = sqlite3.connect(path, timeout=60, check_same_thread=False)
+        try:
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            _check_version(path, version)
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")
+            if version < VERSION:
+                database.executescript(
+                    f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
+                )
+            database.execute("SELECT count(*) FROM runs").fetchone()
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _put_aside(self, path: str) -> None:
+        """Keep a damaged database under another name: nothing of it is deleted."""
+        name = f"{path}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(2).hex()}"
+        for suffix in ("", "-wal", "-shm"):
+            if os.path.exists(path + suffix):
+                os.rename(path + suffix, name + suffix)
+        self.warn(f"the history was damaged: it is kept as `{name}`, and a new one begins")
+
+    def _insert(self, database: sqlite3.Connection, record: RunRecord) -> None:
+        database.execute(
+            "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.run_id,
+                record.started_ns,
+                record.status,
+                record.project,
+                record.entry_point,
+                record.key,
+                int(record.cached),
+                canonical.encode(plain(record)),
+            ),
+        )
+
+    def _drain(self, database: sqlite3.Connection) -> None:
+        """Take over the lines of the spool; a line that was cut off is left out."""
+        spool = os.path.join(self.root, "spool")
+        waiting = [n for n in os.listdir(self.root) if n.startswith("spool.")]
+        if os.path.exists(spool):
+            name = f"spool.{time.time_ns():x}-{os.getpid():x}"
+            try:
+                os.rename(spool, os.path.join(self.root, name))
+                waiting.append(name)
+            except FileNotFoundError:
+                pass  # another process was quicker
+        for name in sorted(waiting):
+            path = os.path.join(self.root, name)
+            with database:
+                for line in (files.read(path) or b"").split(b"\n"):
+                    check, _, body = line.partition(b" ")
+                    if body and digest.of_bytes(body)[:16].encode() == check:
+                        self._insert(database, of_plain(canonical.decode(body)))
+            if time.time() - os.stat(path).st_mtime > LATE:
+                files.unlink(path)
+
+    def close(self) -> None:
+        """Close the database."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+
+def _check_version(path: str, version: int) -> None:
+    if version > VERSION:
+        raise StoreTooNew(
+            f"the history `{path}` has version {version}; this repro reads up to {VERSION}",
+            hints=["upgrade repro, or choose another history with `REPRO_DATA`"],
+        )

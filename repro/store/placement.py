@@ -1,0 +1,214 @@
+"""Outputs put where the user wants them: whole, at once, and never over the user's own work."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from repro import digest
+from repro.errors import SourceUnusable
+from repro.system import files
+from repro.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from repro.manifest import Entry
+    from repro.store.blobs import Blobs
+    from repro.store.home import Home
+    from repro.store.memos import Memos
+
+TICK_NS = 20_000_000
+"""Within this time after a write, a file may change again under the same time stamp."""
+
+
+class Placed(Value):
+    """What became of outputs: paths that were written, were right already, or were kept back.
+
+    `saved` are (path, blob) of contents that were overwritten and are kept in the store.
+    """
+
+    written: tuple[str, ...] = ()
+    right: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    saved: tuple[tuple[str, str], ...] = ()
+
+
+class Placement:
+    """The outputs in one folder, and the memory of which of its files repro wrote."""
+
+    def __init__(self, root: str, home: Home, blobs: Blobs, memos: Memos) -> None:
+        """Name the folder; its memory is read at once."""
+        self.root = root
+        self.home = home
+        self.blobs = blobs
+        self.memos = memos
+        self.memory: dict[str, Any] = memos.get("placed", root) or {}
+
+    def made_by(self, step: str) -> Mapping[str, str]:
+        """Give the files, with their contents, that earlier runs of a step put here."""
+        return {path: row["content"] for path, row in self.memory.items() if step in row["steps"]}
+
+    def in_place(self, entries: Iterable[Entry]) -> bool:
+        """Say whether all outputs stand here as they were written, by the state of the files.
+
+        The state includes the change time, which no program can set back.
+        """
+        for entry in entries:
+            row = self.memory.get(entry.path)
+            if row is None or row["content"] != entry.content or row["kind"] != entry.kind:
+                return False
+            place = os.path.join(self.root, entry.path)
+            if row["state"] != _state(place):
+                return False
+            if row["racy"] and _content(place) != (entry.kind, entry.content):
+                return False
+        return True
+
+    def place(
+        self, entries: Iterable[Entry], step: str, *, known: Mapping[str, str], since_ns: int
+    ) -> Placed:
+        """Write outputs here, each whole and at once.
+
+        `known` are the contents that the step's own inputs had: what it changed may be replaced.
+        A file of other content that changed after `since_ns` is not touched; one that was there
+        before is replaced after its bytes went into the store.
+
+        Raises BlobMissing; SourceUnusable for an output whose folder is a link or a file.
+        """
+        written, right, conflicts, saved = [], [], [], []
+        for entry in entries:
+            target = os.path.join(self.root, entry.path)
+            there = _content(target)
+            if there == (entry.kind, entry.content):
+                right.append(entry.path)
+                self._note(entry, step)
+                continue
+            if there is not None and not self._is_ours(entry.path, there[1], known):
+                if os.lstat(target).st_ctime_ns > since_ns:
+                    conflicts.append(entry.path)
+                    continue
+                if there[0] in ("file", "exec"):
+                    saved.append((entry.path, self.blobs.put_file(target)[0]))
+            self._write(entry, target)
+            self._note(entry, step)
+            written.append(entry.path)
+        return Placed(
+            written=tuple(written),
+            right=tuple(right),
+            conflicts=tuple(conflicts),
+            saved=tuple(saved),
+        )
+
+    def remember(self) -> None:
+        """Write the memory, together with what other processes learned meanwhile."""
+        with self.home.lock(f"placed-{digest.of_value('repro/placed', self.root)[:16]}"):
+            others = self.memos.get("placed", self.root) or {}
+            for path, row in others.items():
+                mine = self.memory.setdefault(path, row)
+                if mine["content"] == row["content"]:
+                    mine["steps"] = sorted({*mine["steps"], *row["steps"]})
+            self.memos.put("placed", self.root, self.memory)
+
+    def _is_ours(self, path: str, content: str, known: Mapping[str, str]) -> bool:
+        row = self.memory.get(path)
+        return known.get(path) == content or (row is not None and row["content"] == content)
+
+    def _note(self, entry: Entry, step: str) -> None:
+        row = self.memory.get(entry.path)
+        steps = {step, *(row["steps"] if row and row["content"] == entry.content else ())}
+        state = _state(os.path.join(self.root, entry.path))
+        self.memory[entry.path] = {
+            "kind": entry.kind,
+            "content": entry.content,
+            "state": state,
+            "racy": entry.kind != "dir" and state[4:5] > [time.time_ns() - TICK_NS],
+            "steps": sorted(steps),
+        }
+
+    def settle(self) -> None:
+        """Wait until a later change of what was just written cannot go unnoticed."""
+        if any(row["racy"] for row in self.memory.values()):
+            time.sleep(2 * TICK_NS / 1e9)
+            for path, row in self.memory.items():
+                place = os.path.join(self.root, path)
+                if row["racy"] and _content(place) == (row["kind"], row["content"]):
+                    row["state"], row["racy"] = _state(place), False
+
+    def _write(self, entry: Entry, target: str) -> None:
+        folder = os.path.dirname(target)
+        self._make_folder(os.path.dirname(entry.path))
+        if entry.kind == "dir":
+            os.makedirs(target, exist_ok=True)
+            return
+        half = os.path.join(folder, f".{os.urandom(6).hex()}~repro")
+        try:
+            if entry.kind == "link":
+                os.symlink(entry.content, half)
+            else:
+                self.blobs.copy(entry.content, half, 0o755 if entry.kind == "exec" else 0o644)
+            if os.path.isdir(target) and not os.path.islink(target):
+                raise SourceUnusable(
+                    f"the output `{entry.path}` cannot be written: a folder stands there",
+                    hints=["move it away and run again"],
+                )
+            os.replace(half, target)
+        finally:
+            files.unlink(half)
+
+    def _make_folder(self, path: str) -> None:
+        """Make the folders of an output; links among them are followed only inside the root."""
+        place = os.path.join(self.root, path)
+        try:
+            os.makedirs(place, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise SourceUnusable(
+                f"the outputs below `{path}` cannot be written: a file stands there",
+                hints=["move it away and run again"],
+            ) from None
+        root = os.path.realpath(self.root)
+        if os.path.commonpath([root, os.path.realpath(place)]) != root:
+            raise SourceUnusable(
+                f"the outputs below `{path}` would be written outside of the project",
+                hints=["a link on the way leads out of it: remove the link"],
+            )
+
+
+def _content(path: str) -> tuple[str, str] | None:
+    """Give kind and content of what stands at a path."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISLNK(status.st_mode):
+        return "link", os.readlink(path)
+    if stat.S_ISDIR(status.st_mode):
+        return "dir", ""
+    if not stat.S_ISREG(status.st_mode):
+        return "special", ""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        kind = "exec" if status.st_mode & 0o100 else "file"
+        return kind, digest.of_chunks(files.chunks(fd))
+    finally:
+        os.close(fd)
+
+
+def _state(path: str) -> list[int]:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return []
+    if stat.S_ISDIR(status.st_mode):
+        return [status.st_dev, status.st_ino]  # a folder may get other files
+    return [
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_mode,
+    ]

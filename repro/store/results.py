@@ -1,0 +1,112 @@
+"""Results by step key: what a step gave, published only when all that it names is durable."""
+
+from __future__ import annotations
+
+import os
+
+from repro import canonical, digest
+from repro.step import key_of_parts
+from repro.system import files
+from repro.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from repro.store.home import Home
+
+SCHEMA = "repro.result/1"
+
+
+class Result(Value):
+    """What one execution gave, and all that is needed to give it again.
+
+    `parts` are the key parts. `outputs`, `artifacts` and `log` are digests: manifests of the
+    files that were made and of those logged through MLflow, and the log. `metrics` are
+    (key, value, timestamp_ms, step), values as text. Times are in nanoseconds. `origin` says
+    where the bytes came from: run id, commit, dirty, time, sandbox level.
+    """
+
+    key: str
+    parts: Mapping[str, Any]
+    run_id: str
+    outputs: str
+    artifacts: str
+    log: str
+    log_size: int = 0
+    metrics: tuple[tuple[str, str, int, int], ...] = ()
+    parameters: Mapping[str, str] = {}
+    tags: Mapping[str, str] = {}
+    children: tuple[Any, ...] = ()
+    exit_code: int = 0
+    ended_ns: int = 0
+    wall_ns: int = 0
+    user_ns: int = 0
+    system_ns: int = 0
+    peak_bytes: int = 0
+    origin: Mapping[str, Any] = {}
+
+
+class Results:
+    """The results of one store."""
+
+    def __init__(self, home: Home) -> None:
+        """Work below `home`."""
+        self.home = home
+
+    def path(self, key: str) -> str:
+        """Give the place of a result."""
+        return self.home.path("ac", key[:2], key[2:])
+
+    def get(self, key: str) -> Result | None:
+        """Give the result of a key; None where there is none that can be trusted.
+
+        The file carries a digest of itself, and its parts must give its key: bits that rotted
+        and results that were moved are misses.
+        """
+        data = files.read(self.path(key))
+        if data is None:
+            return None
+        body, _, check = data.rstrip(b"\n").rpartition(b"\n")
+        if digest.of_bytes(body) != check.decode("ascii", "replace"):
+            return None
+        try:
+            plain = canonical.decode(body)
+            if plain.pop("schema") != SCHEMA or key_of_parts(plain["parts"]) != key:
+                return None
+            plain["metrics"] = tuple(tuple(metric) for metric in plain["metrics"])
+            plain["children"] = tuple(plain["children"])
+            return Result(**plain)
+        except (canonical.NotCanonical, KeyError, TypeError):
+            return None
+
+    def put(self, result: Result) -> None:
+        """Publish a result, over an earlier one of the same key.
+
+        Everything it names must be durable before: see Blobs.sync.
+        """
+        plain = {name: getattr(result, name) for name in result.__fields__}
+        body = canonical.encode({"schema": SCHEMA, **plain})
+        path = self.path(result.key)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        files.replace(path, body + b"\n" + digest.of_bytes(body).encode() + b"\n")
+
+    def drop(self, key: str) -> None:
+        """Remove a result."""
+        files.unlink(self.path(key))
+
+    def touch(self, key: str) -> None:
+        """Note that a result was used, for the garbage collection."""
+        try:
+            os.utime(self.path(key))
+        except OSError:
+            pass  # a read-only store
+
+    def keys(self) -> Iterator[tuple[str, int]]:
+        """Give every key with the time of its last use, in nanoseconds."""
+        root = self.home.path("ac")
+        for head in sorted(os.listdir(root)):
+            for entry in os.scandir(os.path.join(root, head)):
+                if digest.is_digest(head + entry.name):
+                    yield head + entry.name, entry.stat().st_mtime_ns

@@ -1,0 +1,1 @@
+"""Doors to the machine: files, locks and the facts of the host."""

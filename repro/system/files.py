@@ -1,0 +1,189 @@
+"""Files that appear whole or not at all, and locks that die with their holder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from repro.errors import NoSpace, ReproError, Unreachable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+CHUNK = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT)
+UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+FICLONE = 0x40049409
+
+
+def explained(error: OSError, doing: str) -> ReproError:
+    """Give the error to raise for a failed system call while `doing` something."""
+    if error.errno in FULL:
+        where = f" on the file system of `{error.filename}`" if error.filename else ""
+        return NoSpace(
+            f"no space left{where} while {doing}",
+            hints=["free some space, for example with `repro cache prune`, and run again"],
+        )
+    reason = (error.strerror or str(error)).lower()
+    named = f" `{error.filename}`" if error.filename else ""
+    hints = ["choose another place with the variable `REPRO_HOME`"]
+    hints = hints if error.errno in UNWRITABLE else []
+    return Unreachable(f"{reason}{named} while {doing}", hints=hints)
+
+
+def read(path: str) -> bytes | None:
+    """Give the bytes of a file, None where there is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    try:
+        size = os.fstat(fd).st_size
+        pieces = []
+        while piece := os.read(fd, max(size, 1) + 1):
+            pieces.append(piece)
+            size = CHUNK
+        return b"".join(pieces)
+    except IsADirectoryError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of `data`: a single write may be short."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def replace(path: str, data: bytes, *, durable: bool = True, mode: int = 0o600) -> None:
+    """Put `data` at `path` at once, over what is there; its folder must exist."""
+    half = f"{path}.{os.getpid():x}-{os.urandom(4).hex()}~"
+    try:
+        fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            write_all(fd, data)
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(half, path)
+    except BaseException:
+        unlink(half)
+        raise
+    if durable:
+        sync_folder(os.path.dirname(path))
+
+
+def unlink(path: str) -> None:
+    """Remove a file that may be gone already."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def sync_folder(path: str) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def chunks(fd: int) -> Iterator[bytes]:
+    """Read a file to its end, a piece at a time."""
+    while piece := os.read(fd, CHUNK):
+        yield piece
+
+
+def clone(source: int, target: int) -> bool:
+    """Share the blocks of one open file with another, where the file system can."""
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+    except OSError:
+        return False
+    return True
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder and all below it, also read-only parts; never follows a link."""
+    import shutil
+
+    def retry(function: object, name: str, _error: object) -> None:
+        os.chmod(os.path.dirname(name), 0o700)
+        if os.path.isdir(name) and not os.path.islink(name):
+            os.chmod(name, 0o700)
+            shutil.rmtree(name, ignore_errors=True)
+        else:
+            unlink(name)
+        del function
+
+    if os.path.lexists(path):
+        shutil.rmtree(path, onerror=retry)
+
+
+class Lock:
+    """An advisory lock on a file, held while the context lasts or the process lives.
+
+    The kernel frees it on death, so there is nothing to clean up. The holder writes who it is
+    into the file, for messages.
+    """
+
+    def __init__(self, path: str, *, shared: bool = False) -> None:
+        """Name the lock file; it is made when needed and never removed while in use."""
+        self.path = path
+        self.kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        self.fd = -1
+
+    def take(self, *, wait: bool = True) -> bool:
+        """Take the lock; without `wait`, say whether that was possible at once."""
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, self.kind | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                os.close(fd)
+                raise
+            # a file system without locks: work may be done twice, never wrongly
+        except BaseException:
+            os.close(fd)
+            raise
+        self.fd = fd
+        if self.kind == fcntl.LOCK_EX:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()} {os.uname().nodename}\n".encode(), 0)
+        return True
+
+    def holder(self) -> str:
+        """Say who holds the lock, as `process 123 on host`."""
+        words = (read(self.path) or b"").decode("utf-8", "replace").split()
+        return f"process {words[0]} on {words[1]}" if len(words) > 1 else "another process"
+
+    def free(self) -> None:
+        """Give the lock back."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Lock:
+        """Take the lock, waiting for it."""
+        self.take()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the lock back."""
+        self.free()

@@ -1,0 +1,142 @@
+"""A loopback tracking server for one running step, so that unmodified MLflow code logs into repro.
+
+The step's code gets `Receiver.variables` and talks to what it takes for an MLflow server. Files
+(artifacts, models) it writes itself, to the folder that it is told. What was logged comes out of
+`close`, and nothing of the receiver is needed afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+
+from repro import errors
+from repro.tracking.ledger import Ledger
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from repro.ports import Tracked
+    from repro.tracking.conversation import Desk
+
+HOST = "127.0.0.1"
+MOST_CONNECTIONS = 256
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_PRINT_MODEL_URLS_ON_CREATION": "false",
+}
+
+
+def start(
+    run_id: str,
+    experiment_id: str,
+    experiment_name: str,
+    folder: str,
+    *,
+    inherited_tags: Mapping[str, str],
+    no_proxy: str = "",
+) -> Receiver:
+    """Begin to listen for the step whose run is `run_id`.
+
+    Files that the step logs go below `folder`, which must be writable for it under this very path.
+    `inherited_tags` are on the run from the start and not in the result unless they change.
+    `no_proxy` is what the step has in NO_PROXY already.
+    """
+    ledger = Ledger(run_id, experiment_id, experiment_name, folder, inherited_tags)
+    return Receiver(ledger, no_proxy)
+
+
+class Receiver:
+    """Takes the MLflow calls of one running step. `variables` go into the step's environment."""
+
+    variables: Mapping[str, str]
+
+    def __init__(self, ledger: Ledger, no_proxy: str = "") -> None:
+        """Listen on a port of the system's choice, for holders of a fresh token."""
+        self._ledger = ledger
+        self._token = os.urandom(32).hex()
+        self._desk: Desk | None = None
+        self._closing = False
+        self._tracked: Tracked | None = None
+        self._listener = socket.create_server((HOST, 0), backlog=128)
+        self._thread = threading.Thread(target=self._listen, name="repro-receiver", daemon=True)
+        self._thread.start()
+        self.variables = self._variables(no_proxy)
+
+    def _variables(self, no_proxy: str) -> Mapping[str, str]:
+        direct = ",".join([*(part for part in no_proxy.split(",") if part), HOST, "localhost"])
+        return {
+            **QUIET,
+            "MLFLOW_TRACKING_URI": f"http://{HOST}:{self._listener.getsockname()[1]}",
+            "MLFLOW_TRACKING_TOKEN": self._token,
+            # a name and a password, even a server's from the caller, would win over the token
+            "MLFLOW_TRACKING_USERNAME": "",
+            "MLFLOW_TRACKING_PASSWORD": "",
+            "MLFLOW_RUN_ID": self._ledger.main.run_id,
+            "MLFLOW_EXPERIMENT_ID": self._ledger.main.experiment_id,
+            "NO_PROXY": direct,
+            "no_proxy": direct,
+        }
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Name the requests that were refused because repro has no such endpoint."""
+        return tuple(self._desk.unknown) if self._desk else ()
+
+    def close(self) -> Tracked:
+        """Stop listening and give what was logged; a second call gives the same.
+
+        Raises OutputMissing when the step left its logged files in a state that cannot be read.
+        """
+        if self._tracked is None:
+            self._stop()
+            try:
+                self._tracked = self._ledger.tracked()
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                raise errors.OutputMissing(
+                    f"the files that the step logged cannot be kept: {reason}",
+                    hints=[f"look at what the step did to `{error.filename}`"],
+                ) from error
+        return self._tracked
+
+    def _stop(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        address = self._listener.getsockname()
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)
+        except OSError:  # macOS: only a connection wakes who waits for one
+            socket.create_connection(address).close()
+        self._thread.join()
+        self._listener.close()
+        if self._desk:
+            self._desk.close()
+
+    def _listen(self) -> None:
+        while not self._closing:
+            try:
+                self._welcome(self._listener.accept()[0])
+            except (OSError, RuntimeError):  # out of files or threads: some will end
+                time.sleep(0 if self._closing else 0.05)
+
+    def _welcome(self, connection: socket.socket) -> None:
+        # Most steps never connect: what a conversation needs is loaded when one begins.
+        from repro.tracking.conversation import Desk
+
+        if self._desk is None:
+            self._desk = Desk(self._ledger, self._token)
+        if self._closing or threading.active_count() > MOST_CONNECTIONS:
+            connection.close()
+            return
+        threading.Thread(target=self._desk.converse, args=[connection], daemon=True).start()

@@ -1,0 +1,143 @@
+"""Shows every run on a tracking server without ever letting the server decide over a run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from repro.errors import Unreachable
+from repro.events import Warned
+from repro.ports import Tracked
+from repro.tracking import outbox
+from repro.tracking.mirror import Mirror
+from repro.value import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from repro.events import Emit
+    from repro.record import RunRecord
+
+
+class Relay:
+    """A tracking server for our runs, and the outbox for when it is down."""
+
+    def __init__(self, uri: str, environ: Mapping[str, str], folder: str) -> None:
+        """Name the server and the folder of the outbox. Raises UsageError for a bad address."""
+        self.mirror = Mirror(uri, environ=environ)
+        self.folder = folder
+        self.environ = environ
+
+    def begin(self, record: RunRecord, emit: Emit) -> RunRecord:
+        """Create the run there before it starts; first send what is left from earlier.
+
+        Raises Unreachable when the server is down: nothing has started then.
+        """
+        self.mirror.check()
+        delivered, _left = outbox.deliver(self.folder, self.mirror)
+        if delivered:
+            emit(Warned(step=record.entry_point, text=f"caught up with {delivered} earlier runs"))
+        experiment_id, _name = self._experiment(record)
+        run_id = self.mirror.begin(self._run(record, experiment_id))
+        tracking = {
+            "server": self.mirror.name,
+            "run_id": run_id,
+            "experiment_id": experiment_id,
+        }
+        return replace(record, tracking=tracking)
+
+    def finish(self, record: RunRecord, tracked: Tracked, emit: Emit) -> RunRecord:
+        """Write what was logged and the final status, now or, if the server is gone, later."""
+        if not record.tracking:
+            return record
+        ended_ms = record.ended_ns // 1_000_000
+        try:
+            self.mirror.finish(record.tracking["run_id"], record.status, tracked, ended_ms)
+        except Unreachable as error:
+            self._keep(record, tracked, ended_ms)
+            emit(
+                Warned(
+                    step=record.entry_point,
+                    text=f"the tracking server does not answer: {error.message}",
+                    hint="the run is kept and sent with the next one, or by `repro log --deliver`",
+                )
+            )
+        return record
+
+    def deliver(self) -> tuple[int, int]:
+        """Send what is kept; give how many runs were sent and how many are left."""
+        self.mirror.check()
+        return outbox.deliver(self.folder, self.mirror)
+
+    def _keep(self, record: RunRecord, tracked: Tracked, ended_ms: int) -> None:
+        run = self._run(record, record.tracking["experiment_id"])
+        if tracked.artifacts and os.path.isdir(tracked.artifacts):
+            kept = os.path.join(self.folder, f"{record.run_id}-files")
+            shutil.copytree(tracked.artifacts, kept, symlinks=True, dirs_exist_ok=True)
+            tracked = replace(tracked, artifacts=kept)
+        outbox.keep(
+            self.folder,
+            outbox.Pending(
+                server=self.mirror.name,
+                run=run,
+                status=record.status,
+                tracked=tracked,
+                ended_ms=ended_ms,
+                run_id=record.tracking["run_id"],
+            ),
+        )
+
+    def _experiment(self, record: RunRecord) -> tuple[str, str]:
+        environ = self.environ
+        is_id = record.experiment.isdigit() and len(record.experiment) > 0
+        name = "" if is_id else record.experiment
+        experiment_id = record.experiment if is_id else ""
+        if not record.experiment:
+            name = environ.get("MLFLOW_EXPERIMENT_NAME", "")
+            experiment_id = "" if name else environ.get("MLFLOW_EXPERIMENT_ID", "")
+        return self.mirror.experiment(name, experiment_id)
+
+    @staticmethod
+    def _run(record: RunRecord, experiment_id: str) -> dict[str, Any]:
+        tags = {
+            "repro.key": record.key,
+            "repro.cache": "hit" if record.cached else "miss",
+            "repro.environment": record.environment,
+        }
+        if record.origin_run:
+            tags["repro.origin_run"] = record.origin_run
+        if record.dirty:
+            tags["mlflow.source.git.dirty"] = "true"
+        return {
+            "id": record.run_id,
+            "experiment_id": experiment_id,
+            "name": record.run_name,
+            "user": _user(),
+            "started_ms": record.started_ns // 1_000_000,
+            "parameters": {name: text for name, text, _origin in record.parameters},
+            "source": record.uri,
+            "entry_point": record.entry_point,
+            "commit": record.commit,
+            "repository": record.repo_url,
+            "branch": record.branch if record.version else "",
+            "parent": record.parent_run,
+            "environment": {"python": "virtualenv"}.get(record.environment_kind, ""),
+            "backend": record.backend,
+            "tags": tags,
+        }
+
+
+def is_server(uri: str) -> bool:
+    """Say whether a tracking URI names a server that speaks REST."""
+    return uri.startswith(("http://", "https://"))
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name
+        return str(os.getuid())
