@@ -168,7 +168,7 @@ class SubmittedRun:
 
     def _answer(self) -> None:
         if not self._cancelled:
-            self.record = engine.answer(self._prepared, self._machine, self._emit)
+            self.record = answer(self._prepared, self._machine, self._emit)
 
     def _repr_html_(self) -> str:
         """Show the run in a notebook."""
@@ -184,6 +184,24 @@ class SubmittedRun:
     def name(self) -> str:
         """Give the name of the entry point."""
         return self._prepared.name
+
+
+def answer(prepared: Prepared, machine: Machine, emit: Emit) -> RunRecord:
+    """Answer with an earlier result, or execute the step and publish its result.
+
+    A failed command is a record with the status FAILED, not an exception. Raises ReproError for
+    everything that keeps the step from running.
+    """
+    found = engine.look_up(prepared, machine)
+    reason = found.reason
+    if found.result is not None:
+        try:
+            return engine.reuse(prepared, found, machine, emit)
+        except BlobMissing as error:
+            reason = f"an output of the earlier result was lost: {error}"
+    from repro import execution
+
+    return execution.execute(prepared, reason, machine, emit)
 
 
 def submit(

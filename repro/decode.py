@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 MAX_ALIASED = 1000
-MERGE = "tag:yaml.org,2002:merge"
+STANDARD = "tag:yaml.org,2002:"
+MERGE = f"{STANDARD}merge"
+SCALAR_TAGS = {f"{STANDARD}{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp")}
+COLLECTION_TAGS = {None, "!", f"{STANDARD}map", f"{STANDARD}seq"}
 LOADER = yaml.CSafeLoader if getattr(yaml, "__with_libyaml__", False) else yaml.SafeLoader
 
 
@@ -216,7 +219,7 @@ class _Composer:
                     yaml.ScalarNode, event.value, event.implicit
                 )
             )
-        elif not tag.startswith("tag:yaml.org,2002:") or "python" in tag:
+        elif tag not in SCALAR_TAGS:
             self._refuse_tag(tag, event)
         value = event.value if tag == MERGE else self._value(tag, event)
         node = Node("scalar", value, event.start_mark, text=event.value, tag=tag)
@@ -257,7 +260,7 @@ class _Composer:
         return node
 
     def _start(self, event: Any) -> None:
-        if event.tag and not event.tag.startswith("tag:yaml.org,2002:"):
+        if event.tag not in COLLECTION_TAGS:
             self._refuse_tag(event.tag, event)
         if len(self.open) >= MAX_DEPTH:
             message = f"values are nested deeper than {MAX_DEPTH} levels"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from repro import digest, manifest, params, plan, record, source, step
-from repro.events import Progress, Reused
+from repro.events import Progress, Reused, Warned
 from repro.record import RunRecord
 from repro.store.blobs import BlobMissing
 from repro.value import Value, replace
@@ -259,9 +259,12 @@ def _restore(prepared: Prepared, answer: Answer, machine: Machine, started: int,
         return 0
     if not answer.outputs:
         return 0
-    from repro.execution import place
-
     return place(prepared, answer.outputs, placement, (machine, started, emit))
+
+
+def inputs_of(prepared: Prepared) -> tuple[Entry, ...]:
+    """Give the files that a step sees."""
+    return source.select(prepared.tree.entries(), prepared.chosen, prepared.name)
 
 
 def begin(prepared: Prepared, started: int) -> RunRecord:
@@ -298,18 +301,28 @@ def latest(metrics: tuple[tuple[str, str, int, int], ...]) -> Mapping[str, str]:
     return {key: text for key, text, _time, _step in metrics}
 
 
-def answer(prepared: Prepared, machine: Machine, emit: Emit) -> RunRecord:
-    """Answer with an earlier result, or execute the step and publish its result.
-
-    A failed command is a record with the status FAILED, not an exception. Raises ReproError for
-    everything that keeps the step from running.
-    """
-    found = look_up(prepared, machine)
-    if found.result is not None:
-        try:
-            return reuse(prepared, found, machine, emit)
-        except BlobMissing as error:
-            found = Answer(reason=f"an output of the earlier result was lost: {error}")
-    from repro import execution
-
-    return execution.execute(prepared, found.reason, machine, emit)
+def place(
+    prepared: Prepared,
+    outputs: tuple[Entry, ...],
+    placement: Placement,
+    how: tuple[Machine, int, Emit],
+) -> int:
+    """Write outputs into a folder; say what was kept back or saved. Give how many were written."""
+    machine, started, emit = how
+    known: dict[str, str] = {}
+    if placement is prepared.placement:
+        known = {entry.path: entry.content for entry in inputs_of(prepared)}
+    placed = placement.place(outputs, prepared.name, known=known, since_ns=started)
+    for path in placed.conflicts:
+        emit(
+            Warned(
+                step=prepared.name,
+                text=f"`{path}` was changed by somebody else meanwhile, and is left as it is",
+                hint="`repro outputs RUN --to DIR` gives the output of the run",
+            )
+        )
+    for path, blob in placed.saved:
+        text = f"`{path}` had other content, which is kept as `{machine.blobs.path(blob)}`"
+        emit(Warned(step=prepared.name, text=text))
+    placement.remember()
+    return len(placed.written)

@@ -12,7 +12,7 @@ from repro.ports import Job, JobEnd, Tracked
 from repro.record import FAILED, FINISHED, KILLED, RunRecord
 from repro.runlog import LogWriter
 from repro.store.results import Result
-from repro.value import Value, replace
+from repro.value import Value, dump, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from repro.events import Emit
     from repro.manifest import Entry
     from repro.ports import Machine, Realized
-    from repro.store.placement import Placement
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOTHING = ""
@@ -84,8 +83,13 @@ def reasons(prepared: Prepared, machine: Machine) -> tuple[explain.Reason, ...]:
     earlier = machine.history.latest(prepared.source.project, prepared.name)
     if earlier is None:
         return ()
+
+    def tree(name: str) -> tuple[Entry, ...] | None:
+        is_new = name == prepared.step.inputs  # and nothing of it is in the store yet
+        return engine.inputs_of(prepared) if is_new else machine.tree_of(name)
+
     return explain.reasons(
-        earlier.parts, step.parts(prepared.step), machine.tree_of, machine.locks.of_environment
+        earlier.parts, step.parts(prepared.step), tree, machine.locks.of_environment
     )
 
 
@@ -149,7 +153,7 @@ class _Execution:
         for folder in (self.room.work, self.room.home, self.room.temporary, self.room.tracking):
             os.makedirs(folder, mode=0o700)
         tree = self.prepared.tree
-        self.inputs = tuple(self._selected())
+        self.inputs = self._selected()
         tree.materialize(self.inputs, self.room.work)
         tree.remember()
         self.machine.blobs.put(manifest.encode(self.inputs))
@@ -160,11 +164,7 @@ class _Execution:
                 os.symlink(os.path.expanduser(mount.source), place)
 
     def _selected(self) -> tuple[Entry, ...]:
-        from repro import source
-
-        found = source.select(
-            self.prepared.tree.entries(), self.prepared.chosen, self.prepared.name
-        )
+        found = engine.inputs_of(self.prepared)
         if manifest.of(found) != self.prepared.step.inputs:
             raise SourceUnusable(
                 "the project changed while the step was being prepared",
@@ -210,6 +210,9 @@ class _Execution:
         finally:
             self.tracked = receiver.close()
             self.log.close()
+            if receiver.unknown:
+                names = ", ".join(receiver.unknown[:3])
+                self.note(f"the step asked MLflow for what repro does not keep: {names}")
         if self.end.code == 0:
             self.outputs = self._captured(capture)
 
@@ -268,7 +271,7 @@ class _Execution:
     def _finish(self) -> None:
         """Record what became of the command; publish its result if it may be used again."""
         self._describe()
-        logged = self._logged_files()
+        logged = self._logged_files(self.tracked.artifacts)
         good = self.end.code == 0 and self.end.cause == "exit"
         killed = self.end.cause in ("cancel", "lost")
         status = FINISHED if good else KILLED if killed else FAILED
@@ -330,11 +333,19 @@ class _Execution:
                 found += [(key, text, at, number) for key, text, number in rows]
         return replace(self.tracked, metrics=tuple(found))
 
-    def _logged_files(self) -> str:
+    def _logged_files(self, folder: str) -> str:
+        """Take files logged through MLflow into the store; give the digest of their manifest."""
         entries: tuple[Entry, ...] = ()
-        if self.tracked.artifacts and os.path.isdir(self.tracked.artifacts):
-            entries = Capture(self.tracked.artifacts, (), None).outputs(self.machine.blobs).outputs
+        if folder and os.path.isdir(folder):
+            entries = Capture(folder, (), None).outputs(self.machine.blobs).outputs
         return self.machine.blobs.put(manifest.encode(entries))
+
+    def _children(self) -> tuple[Any, ...]:
+        """Give the runs below the step's own as plain data, their files in the store."""
+        return tuple(
+            dump(replace(child, artifacts=self._logged_files(child.artifacts)))
+            for child in self.tracked.children
+        )
 
     def _publish(self) -> None:
         prepared, run = self.prepared, self.record
@@ -355,6 +366,8 @@ class _Execution:
                 metrics=self.tracked.metrics,
                 parameters=self.tracked.parameters,
                 tags=self.tracked.tags,
+                datasets=self.tracked.datasets,
+                children=self._children(),
                 ended_ns=run.ended_ns,
                 wall_ns=run.wall_ns,
                 user_ns=run.user_ns,
@@ -392,7 +405,9 @@ class _Execution:
         if prepared.request.output:
             placement = machine.placement(prepared.request.output)
         if placement is not None and self.outputs:
-            place(prepared, self.outputs, placement, (machine, self.record.started_ns, self.emit))
+            engine.place(
+                prepared, self.outputs, placement, (machine, self.record.started_ns, self.emit)
+            )
             placement.settle()
             placement.remember()
             if not prepared.request.output:
@@ -410,33 +425,6 @@ class _Execution:
             self.record = self.machine.tracking.finish(self.record, self.tracked, self.emit)
         finally:
             self.machine.history.put(self.record)
-
-
-def place(
-    prepared: Prepared,
-    outputs: tuple[Entry, ...],
-    placement: Placement,
-    how: tuple[Machine, int, Emit],
-) -> int:
-    """Write outputs into a folder; say what was kept back or saved. Give how many were written."""
-    machine, started, emit = how
-    known: dict[str, str] = {}
-    if placement is prepared.placement:
-        known = {entry.path: entry.content for entry in prepared.tree.entries()}
-    placed = placement.place(outputs, prepared.name, known=known, since_ns=started)
-    for path in placed.conflicts:
-        emit(
-            Warned(
-                step=prepared.name,
-                text=f"`{path}` was changed by somebody else meanwhile, and is left as it is",
-                hint="`repro outputs RUN --to DIR` gives the output of the run",
-            )
-        )
-    for path, blob in placed.saved:
-        text = f"`{path}` had other content, which is kept as `{machine.blobs.path(blob)}`"
-        emit(Warned(step=prepared.name, text=text))
-    placement.remember()
-    return len(placed.written)
 
 
 def _argv(shell: str, command: str) -> tuple[str, ...]:

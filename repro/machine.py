@@ -368,16 +368,8 @@ class Machine:
         """Show a reused result on the tracking server, with the files that it logged."""
         if isinstance(self.tracking, NoTracking):
             return record
-        from repro.fetch import stored
-        from repro.ports import Tracked
+        from repro.tracking import keeping
 
-        folder = os.path.join(self.home.scratch(), f"logged-{record.run_id}")
-        stored.write(self.tree_of(result.artifacts) or (), folder, self.blobs)
-        tracked = Tracked(
-            metrics=result.metrics,
-            parameters=result.parameters,
-            tags=result.tags,
-            artifacts=folder if os.path.isdir(folder) else "",
-        )
+        tracked = keeping.restored(result, self.blobs, self.home.scratch())
         begun = self.tracking.begin(record, self.emit)
         return self.tracking.finish(begun, tracked, self.emit)

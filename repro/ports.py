@@ -143,6 +143,10 @@ if TYPE_CHECKING:
 
         variables: Mapping[str, str]
 
+        @property
+        def unknown(self) -> tuple[str, ...]:
+            """Name what the step asked for and did not get."""
+
         def close(self) -> Tracked:
             """Stop listening and give what was logged."""
 

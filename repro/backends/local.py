@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from repro.errors import Unreachable
 from repro.ports import JobEnd
@@ -46,53 +46,23 @@ class Local:
         All calls of `sink` come from one thread. What it raises ends the delivery, not the job,
         and is raised again by `wait`. Raises Unreachable where no process can be started.
         """
-        running = Running(*_supervisor(job.folder), sink)
-        running.begin(job)
+        running = Running(sink)
+        try:
+            running.begin(job)
+        except (OSError, RuntimeError) as error:  # RuntimeError: not another thread
+            reason = str(getattr(error, "strerror", None) or error).lower()
+            raise Unreachable(
+                f"no process can be started in `{job.folder}`: {reason}",
+                hints=["see that the folder exists, and what `ulimit -n` and `ulimit -u` allow"],
+            ) from error
         return running
-
-
-def _supervisor(folder: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a supervisor in `folder`; give it, and our end of the line to it."""
-    try:
-        ours, theirs = socket.socketpair()
-    except OSError as error:
-        raise _not_started(folder, error) from error
-    try:
-        return _popen(folder, theirs), ours
-    except OSError as error:
-        ours.close()
-        raise _not_started(folder, error) from error
-    finally:
-        theirs.close()
-
-
-def _popen(folder: str, line: socket.socket) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", SUPERVISOR, HERE],
-        bufsize=0,
-        cwd=folder,
-        start_new_session=True,  # Ctrl-C on a terminal is for repro to act on
-        stdin=line.fileno(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-def _not_started(folder: str, error: OSError) -> Unreachable:
-    reason = str(error.strerror).lower()
-    return Unreachable(
-        f"no process can be started in `{folder}`: {reason}",
-        hints=["see that the folder exists, and that `ulimit -n` and `ulimit -u` leave room"],
-    )
 
 
 class Running:
     """A job under way, as `repro.ports.SubmittedJob` says."""
 
-    def __init__(self, process: subprocess.Popen[bytes], line: socket.socket, sink: Sink) -> None:
-        """Take over a supervisor that waits for its request."""
-        self._process = process
-        self._line = line
+    def __init__(self, sink: Sink) -> None:
+        """Prepare to give output to `sink`."""
         self._sink = sink
         self._failure: BaseException | None = None
         self._end: JobEnd | None = None
@@ -101,16 +71,23 @@ class Running:
         # a lock that the reader opens stands that, a threading.Event may not.
         self._over = threading.Lock()
         self._over.acquire()
-        self._closing = threading.RLock()
+        self._closing = threading.RLock()  # no word may go to a number that has a new owner
+        self._held = ExitStack()
 
     def begin(self, job: Job) -> None:
-        """Say what to run, and follow it."""
+        """Start it; nothing stays behind if that fails."""
         try:
-            with suppress(ConnectionError):  # the supervisor has died, as the reader will notice
+            self._selector = self._held.enter_context(selectors.DefaultSelector())
+            self._line, theirs = socket.socketpair()
+            with theirs:
+                self._held.enter_context(self._line)
+                self._process = self._held.enter_context(_supervisor(job.folder, theirs))
+            self._held.callback(self._line.close)  # comes first: hanging up ends the supervisor
+            with suppress(ConnectionError):  # it has died, as the reader will notice
                 self._line.sendall(_request(job))
             self._reader.start()
         except BaseException:
-            self._release()
+            self._held.close()
             raise
 
     def wait(self) -> JobEnd:
@@ -143,26 +120,26 @@ class Running:
         except BaseException as error:  # noqa: BLE001  (`wait` raises it)
             self._failure = error
         finally:
-            self._release()
+            with self._closing:
+                self._held.close()
             self._end = end
             self._over.release()
 
     def _listen(self) -> bytes:
         """Deliver output until the supervisor has ended; give what it reported."""
-        report = b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._line, selectors.EVENT_READ)
-            for stream in STREAMS:
-                selector.register(getattr(self._process, stream), selectors.EVENT_READ, stream)
-            while self._line in selector.get_map():
-                for key, _ in selector.select():
-                    data = _read(key.fd)
-                    if not data:
-                        selector.unregister(key.fileobj)
-                    elif key.data:
-                        self._deliver(key.data, data)
-                    else:
-                        report += data
+        report, selector = b"", self._selector
+        selector.register(self._line, selectors.EVENT_READ)
+        for stream in STREAMS:
+            selector.register(getattr(self._process, stream), selectors.EVENT_READ, stream)
+        while self._line in selector.get_map():
+            for key, _ in selector.select():
+                data = _read(key.fd)
+                if not data:
+                    selector.unregister(key.fileobj)
+                elif key.data:
+                    self._deliver(key.data, data)
+                else:
+                    report += data
         return report
 
     def _drain(self) -> None:
@@ -195,13 +172,17 @@ class Running:
                 os.killpg(facts["group"], signal.SIGKILL)
         return LOST
 
-    def _release(self) -> None:
-        """Hang up, which ends a supervisor that is still there, and give everything back."""
-        with self._closing:
-            self._line.close()
-        self._process.wait()
-        for stream in STREAMS:
-            getattr(self._process, stream).close()
+
+def _supervisor(folder: str, line: socket.socket) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", SUPERVISOR, HERE],
+        bufsize=0,
+        cwd=folder,
+        start_new_session=True,  # Ctrl-C on a terminal is for repro to act on
+        stdin=line.fileno(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def _read(descriptor: int) -> bytes:

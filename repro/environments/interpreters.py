@@ -81,7 +81,9 @@ class Interpreters:
     def fitting(self, identity: Interpreter) -> Python:
         """Give a Python that is exactly `identity`, as a lock names it, or InterpreterMissing."""
         named = self._named(identity.version)
-        for python in (*([named] if named else ()), *self._pythons([_name(identity.version)])):
+        if named is not None and named.identity == identity:
+            return named
+        for python in self._pythons([_name(identity.version)]):
             if python.identity == identity:
                 return python
         raise InterpreterMissing(
@@ -89,7 +91,7 @@ class Interpreters:
             hints=[
                 self._found(),
                 f"install it, or set `{_variable(identity.version)}` to its path",
-                "or lock again for a python that is here",
+                "or lock again, for a python that is here",
             ],
         )
 
@@ -118,12 +120,14 @@ class Interpreters:
 
     def _pythons(self, names: list[str]) -> Iterator[Python]:
         seen = set()
-        for candidate in self._candidates([*names, "python3", "python"]):
-            python = look(candidate, self._environ, self._memo)
-            if python and python.base not in seen:
-                seen.add(python.base)
-                yield python
-        self._memo.save()
+        try:
+            for candidate in self._candidates([*names, "python3", "python"]):
+                python = look(candidate, self._environ, self._memo)
+                if python and python.base not in seen:
+                    seen.add(python.base)
+                    yield python
+        finally:
+            self._memo.save()
 
     def _candidates(self, names: list[str]) -> Iterator[str]:
         yield getattr(sys, "_base_executable", "") or sys.executable
@@ -138,16 +142,15 @@ class Interpreters:
 
     def _missing(self, version: str, source: str) -> InterpreterMissing:
         asker = f" by `{source}`" if source else ""
-        hints = [
-            self._found(),
+        ways = [
             f"set `{_variable(version)}` to the path of one",
             f"or install it: `pyenv install {version}` or `uv python install {version}`",
-            f"or change `python` in `{source or 'the request'}`",
         ]
         if _numbers(version) < OLDEST:
-            hints.insert(0, f"python {'.'.join(map(str, OLDEST))} is the oldest that is supported")
+            ways = [f"python {'.'.join(map(str, OLDEST))} is the oldest that is supported"]
         return InterpreterMissing(
-            f"python {version} was asked for{asker} and is not here", hints=hints
+            f"python {version} was asked for{asker} and is not here",
+            hints=[self._found(), *ways, f"or change `python` in `{source or 'the request'}`"],
         )
 
     def _found(self) -> str:
@@ -166,7 +169,7 @@ def look(candidate: str, environ: Mapping[str, str], memo: Memo, folder: str = "
         key, mark = os.path.abspath(candidate), _mark(candidate)
     except OSError:
         return None
-    shim = _shim(key, environ, folder or os.getcwd())
+    shim = _shim(key, environ, folder)
     known = memo.get(key, mark + shim)
     if known is None:
         known = _started(key, environ, folder)
@@ -204,7 +207,7 @@ def _started(path: str, environ: Mapping[str, str], folder: str) -> dict[str, An
         python = Python(identity=identity, **told)
     except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError):
         return {}
-    return dict(dump(python)) if _numbers(identity.version) >= OLDEST else {}
+    return dict(dump(python))
 
 
 def _python(known: Any) -> Python | None:
@@ -212,7 +215,9 @@ def _python(known: Any) -> Python | None:
         python = load(known, CLASSES)
     except (KeyError, TypeError):
         return None
-    return python if isinstance(python, Python) else None
+    if not isinstance(python, Python) or _numbers(python.identity.version) < OLDEST:
+        return None
+    return python
 
 
 def _mark(candidate: str) -> str:
@@ -236,9 +241,10 @@ def _shim(candidate: str, environ: Mapping[str, str], folder: str) -> str:
         return ""
     try:
         installed = stamp(os.path.join(root, "versions"))
+        folder = environ.get("PYENV_DIR") or folder or os.getcwd()
     except OSError:
         return ""
-    chosen = environ.get("PYENV_VERSION") or _local_version(environ.get("PYENV_DIR") or folder)
+    chosen = environ.get("PYENV_VERSION") or _local_version(folder)
     return f" pyenv {installed} {chosen or _text(os.path.join(root, 'version'))}"
 
 

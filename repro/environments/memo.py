@@ -6,12 +6,15 @@ import os
 import time
 
 from repro import canonical
+from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 FORMAT = 1
+SETTLING_NS = 2_000_000_000
+"""Two writes closer than this may get the same time on a coarse file system."""
 
 
 def stamp(path: str) -> str:
@@ -21,6 +24,11 @@ def stamp(path: str) -> str:
     """
     found = os.stat(path)
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+
+
+def settled(mark: str) -> bool:
+    """Say whether a stamp is old enough for the next write to the file to change it."""
+    return time.time_ns() - int(mark.split()[2]) > SETTLING_NS
 
 
 class Memo:
@@ -37,17 +45,17 @@ class Memo:
         self._used: set[str] = set()
         self._changed = False
 
-    def get(self, key: str, stamp: str) -> Any:
-        """Give the fact that was put under `key` and `stamp`, or None."""
+    def get(self, key: str, mark: str) -> Any:
+        """Give the fact that was put under `key` and the stamp `mark`, or None."""
         known = self._known.get(key)
-        if known is None or known[0] != stamp:
+        if known is None or known[0] != mark:
             return None
         self._used.add(key)
         return known[1]
 
-    def put(self, key: str, stamp: str, fact: Any) -> None:
+    def put(self, key: str, mark: str, fact: Any) -> None:
         """Keep `fact`, which is not None and has a canonical form."""
-        self._known[key] = [stamp, fact]
+        self._known[key] = [mark, fact]
         self._used.add(key)
         self._changed = True
 
@@ -63,26 +71,15 @@ class Memo:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
-            content = canonical.decode(file.read())
+        content = canonical.decode(files.read(path) or b"{}")
         return dict(content["known"]) if content["format"] == FORMAT else {}
     except (OSError, canonical.NotCanonical, KeyError, TypeError, ValueError):
         return {}
 
 
 def _write(path: str, data: bytes) -> None:
-    fresh = f"{path}.{os.getpid()}.{time.monotonic_ns()}"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(fresh, "wb") as file:
-            file.write(data)
-        os.replace(fresh, path)
-    except OSError:
-        _remove(fresh)
-
-
-def _remove(path: str) -> None:
-    try:  # contextlib would cost a cache hit its import
-        os.unlink(path)
-    except OSError:
+        files.replace(path, data, durable=False)
+    except OSError:  # contextlib would cost a cache hit its import
         return

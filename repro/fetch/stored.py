@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from repro import manifest, source, spec, value
 from repro.errors import SourceUnusable
 
@@ -86,7 +84,7 @@ class Stored:
 
     def materialize(self, entries: Iterable[Entry], folder: str) -> None:
         """Write files into `folder`, each checked against its digest on the way."""
-        write(entries, folder, self.blobs)
+        self.blobs.write(entries, folder)
 
     def project(self, load: Loader) -> Project:
         """Give the project, decoded by `load` unless it is known."""
@@ -107,21 +105,6 @@ class Stored:
         if self.changed:
             self.memos.put("stored", self.subject, self.memo)
             self.changed = False
-
-
-def write(entries: Iterable[Entry], folder: str, blobs: Blobs) -> None:
-    """Write entries below an empty `folder` from their blobs.
-
-    Links come last, so that nothing is ever written through one. Raises BlobMissing.
-    """
-    ordered = sorted(entries, key=lambda entry: entry.kind == "link")
-    for entry in ordered:
-        target = os.path.join(folder, entry.path)
-        os.makedirs(os.path.dirname(target) if entry.kind != "dir" else target, exist_ok=True)
-        if entry.kind == "link":
-            os.symlink(entry.content, target)
-        elif entry.kind != "dir":
-            blobs.copy(entry.content, target, 0o755 if entry.kind == "exec" else 0o644)
 
 
 def keep(entries: list[Entry], blobs: Blobs) -> str:

@@ -11,8 +11,9 @@ from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from repro.manifest import Entry
     from repro.store.home import Home
 
 
@@ -105,6 +106,19 @@ class Blobs:
                 raise self.set_aside(name)
         finally:
             os.close(source)
+
+    def write(self, entries: Iterable[Entry], folder: str) -> None:
+        """Write the files of a tree below `folder`, where none of them must be yet.
+
+        Links come last, so that nothing is ever written through one. Raises BlobMissing.
+        """
+        for entry in sorted(entries, key=lambda entry: entry.kind == "link"):
+            target = os.path.join(folder, entry.path)
+            os.makedirs(target if entry.kind == "dir" else os.path.dirname(target), exist_ok=True)
+            if entry.kind == "link":
+                os.symlink(entry.content, target)
+            elif entry.kind != "dir":
+                self.copy(entry.content, target, 0o755 if entry.kind == "exec" else 0o644)
 
     @staticmethod
     def _copy(source: int, target: int) -> str:

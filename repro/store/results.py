@@ -24,8 +24,9 @@ class Result(Value):
 
     `parts` are the key parts. `outputs`, `artifacts` and `log` are digests: manifests of the
     files that were made and of those logged through MLflow, and the log. `metrics` are
-    (key, value, timestamp_ms, step), values as text. Times are in nanoseconds. `origin` says
-    where the bytes came from: run id, commit, dirty, time, sandbox level.
+    (key, value, timestamp_ms, step), values as text. `children` are the runs that the code
+    started below its own, dumped, each with the manifest of its files. Times are in nanoseconds.
+    `origin` says where the bytes came from: commit, dirty, time, sandbox level.
     """
 
     key: str
@@ -38,6 +39,7 @@ class Result(Value):
     metrics: tuple[tuple[str, str, int, int], ...] = ()
     parameters: Mapping[str, str] = {}
     tags: Mapping[str, str] = {}
+    datasets: tuple[Any, ...] = ()
     children: tuple[Any, ...] = ()
     exit_code: int = 0
     ended_ns: int = 0
@@ -77,6 +79,7 @@ class Results:
                 return None
             plain["metrics"] = tuple(tuple(metric) for metric in plain["metrics"])
             plain["children"] = tuple(plain["children"])
+            plain["datasets"] = tuple(plain["datasets"])
             return Result(**plain)
         except (canonical.NotCanonical, KeyError, TypeError):
             return None

@@ -24,6 +24,7 @@ PREFIX = "/api/2.0/mlflow/"
 LARGEST_BODY = 16 * 1024 * 1024
 LARGEST_STRANGER = 64 * 1024
 STRANGER_SECONDS = 10
+LONGEST_LENGTH = 20  # digits, far above every limit
 MOST_UNKNOWN = 100
 PROBES = ("/version", "/health")  # clients ask for these and can do without
 UNKNOWN = 401
@@ -122,7 +123,7 @@ class Conversation(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer a request of whatever method."""
         text = self.headers.get("Content-Length") or "0"
-        length = int(text) if text.isascii() and text.isdecimal() else -1
+        length = int(text[:LONGEST_LENGTH]) if text.isascii() and text.isdecimal() else -1
         refusal = self._refusal(length)
         if refusal:
             status, code, message = refusal

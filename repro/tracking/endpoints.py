@@ -53,9 +53,10 @@ def create_experiment(ledger: Ledger, request: Request) -> Reply:
 
 
 def search_experiments(ledger: Ledger, request: Request) -> Reply:
-    """List all experiments, whatever the filter: there are one or two."""
-    del request
-    return {"experiments": [forms.of_experiment(e) for e in ledger.experiments.values()]}
+    """List the experiments that a filter lets through."""
+    found = search.matching(ledger.experiments.values(), request.text("filter", ""))
+    page, token = _page(search.ordered(found, request.texts("order_by")), request)
+    return {"experiments": [forms.of_experiment(item) for item in page], **token}
 
 
 def set_experiment_tag(ledger: Ledger, request: Request) -> Reply:
@@ -357,7 +358,6 @@ def _page(
     items: Sequence[Any], request: Request, default: int = PAGE
 ) -> tuple[Sequence[Any], Reply]:
     size = max(request.whole("max_results"), 0) or default
-    text = request.text("page_token", "0")
-    start = int(text) if text.isdecimal() else 0
+    start = max(request.whole("page_token"), 0)
     end = start + size
     return items[start:end], {"next_page_token": str(end)} if end < len(items) else {}

@@ -7,11 +7,12 @@ HTTP; whoever calls sees to it that one call happens at a time.
 from __future__ import annotations
 
 import os
-import shutil
 import time
+from itertools import count
 from urllib.parse import quote
 
 from repro.ports import ChildRun, Tracked
+from repro.system import files
 from repro.value import Value
 
 TYPE_CHECKING = False
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 DEFAULT_EXPERIMENT = ("0", "Default")
 LONGEST_KEY = 250
+LONGEST_NAME = 200  # bytes; file systems take 255, and a number may follow
 NAME_TAG = "mlflow.runName"
 PARENT_TAG = "mlflow.parentRunId"
 MODELS_TAG = "mlflow.log-model.history"
-NOT_KEPT = (NAME_TAG, PARENT_TAG, "mlflow.user")
+NOT_KEPT = (PARENT_TAG, "mlflow.user")
 SOURCE_TAGS = "mlflow.source."
 
 
@@ -180,7 +182,6 @@ class Ledger:
     ) -> None:
         """Begin with the run `run_id` under way, bearing `inherited_tags`, and nothing logged."""
         self._folder = folder = os.path.realpath(folder)
-        self._inherited = inherited_tags
         self.experiments: dict[str, Experiment] = {}
         self.models: dict[str, Model] = {}
         self.main = Run(
@@ -191,6 +192,7 @@ class Ledger:
             tags=inherited_tags,
             started_ms=now_ms(),
         )
+        self._inherited = dict(self.main.tags)
         self.runs = {run_id: self.main}
         self._attached = False
         for known_id, name in (DEFAULT_EXPERIMENT, (experiment_id, experiment_name)):
@@ -273,7 +275,7 @@ class Ledger:
     def create_model(self, run_id: str, *, name: str, kind: str) -> Model:
         """Add a model to a run, to the step's own where none is named."""
         run = self.run(run_id) if run_id else self.main
-        if name != os.path.basename(name) or name in {"", ".", ".."} or "\0" in name:
+        if not _is_file_name(name):
             raise Refused(f"Invalid model name: {name!r}")
         folder = os.path.join(self._folder, "models", str(len(self.models)))
         model = Model("m-" + os.urandom(16).hex(), run, folder, name=name, kind=kind)
@@ -326,8 +328,9 @@ class Ledger:
             if os.path.realpath(run.folder) != run.folder:
                 continue
             _move(models.pop().folder, os.path.join(run.folder, name))
-            for number, model in enumerate(models, start=1):
-                _move(model.folder, os.path.join(run.folder, f"{name}-{number}"))
+            spare = (f"{name}-{n}" for n in count(1) if f"{name}-{n}" not in named)
+            for model, place in zip(models, spare, strict=False):
+                _move(model.folder, os.path.join(run.folder, place))
 
 
 def now_ms() -> int:
@@ -344,7 +347,7 @@ def _child(run: Run, positions: Mapping[str, int]) -> ChildRun:
         ended_ms=run.ended_ms,
         metrics=run.kept_metrics(),
         parameters=run.parameters,
-        tags=run.kept_tags({}),
+        tags=run.kept_tags({NAME_TAG: run.name}),
         artifacts=_filled(run.folder),
         datasets=tuple(run.datasets),
     )
@@ -357,6 +360,14 @@ def _filled(folder: str) -> str:
     """
     own = os.path.realpath(folder) == folder and os.path.isdir(folder)
     return folder if own and os.listdir(folder) else ""
+
+
+def _is_file_name(text: str) -> bool:
+    try:
+        fits = len(os.fsencode(text)) <= LONGEST_NAME
+    except UnicodeEncodeError:
+        return False
+    return fits and text not in {"", ".", ".."} and not set(text) & {"/", "\0"}
 
 
 def _is_folder(path: str) -> bool:
@@ -373,8 +384,5 @@ def _move(source: str, target: str) -> None:
         for name in os.listdir(source):
             _move(os.path.join(source, name), os.path.join(target, name))
         return
-    if _is_folder(target):
-        shutil.rmtree(target)
-    elif os.path.lexists(target):
-        os.unlink(target)
+    files.remove_tree(target)
     os.rename(source, target)

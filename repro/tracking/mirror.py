@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from urllib.parse import quote, unquote, urlsplit
 
 from repro import errors
@@ -74,6 +75,8 @@ class Mirror:
         try:
             found = self._experiment(name, experiment_id)
         except Refusal as refusal:
+            if not refusal.reason:
+                raise
             raise errors.UsageError(
                 refusal.message, hints=[f"the experiments are listed at `{self.name}`"]
             ) from refusal
@@ -122,7 +125,12 @@ class Mirror:
             },
             tags,
         )
-        self._log(run_id, run.get("parameters", {}), {}, noted={})
+        try:
+            self._log(run_id, run.get("parameters", {}), {}, noted={})
+        except errors.Unreachable:
+            with suppress(errors.Unreachable):  # no run stays RUNNING that nobody runs
+                self._end(run_id, "FAILED", run["started_ms"])
+            raise
         return run_id
 
     def find(self, run: Mapping[str, Any]) -> str:
@@ -190,7 +198,7 @@ class Mirror:
             for kind in ("params", "tags")
         }
         tags, params = dict(logged.tags), {}
-        for key, value in logged.parameters.items():
+        for key, value in _clean(logged.parameters).items():
             if key not in shown["params"]:
                 params[key] = value
             elif shown["params"][key] != value[:LONGEST_PARAMETER]:
@@ -273,19 +281,23 @@ class Mirror:
         return reply[name]  # type: ignore[no-any-return]
 
 
-def _clean(text: str) -> str:
+def _clean(values: Mapping[str, str]) -> dict[str, str]:
     """Replace what no database takes, so that it is not for ever answered with HTTP 500."""
+    return {_sound(key): _sound(value) for key, value in values.items()}
+
+
+def _sound(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def _pairs(values: Mapping[str, str]) -> list[Item]:
-    return [{"key": _clean(key), "value": _clean(value)} for key, value in values.items()]
+    return [{"key": key, "value": value} for key, value in _clean(values).items()]
 
 
 def _numbers(logged: Logged) -> list[Item]:
     return [
         {
-            "key": _clean(key),
+            "key": _sound(key),
             "value": WORDS.get(text) or float(text),
             "timestamp": time_ms,
             "step": step,

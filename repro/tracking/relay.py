@@ -7,7 +7,6 @@ import shutil
 
 from repro.errors import Unreachable
 from repro.events import Warned
-from repro.ports import Tracked
 from repro.tracking import outbox
 from repro.tracking.mirror import Mirror
 from repro.value import replace
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from repro.events import Emit
+    from repro.ports import Tracked
     from repro.record import RunRecord
 
 
@@ -73,10 +73,12 @@ class Relay:
 
     def _keep(self, record: RunRecord, tracked: Tracked, ended_ms: int) -> None:
         run = self._run(record, record.tracking["experiment_id"])
-        if tracked.artifacts and os.path.isdir(tracked.artifacts):
-            kept = os.path.join(self.folder, f"{record.run_id}-files")
-            shutil.copytree(tracked.artifacts, kept, symlinks=True, dirs_exist_ok=True)
-            tracked = replace(tracked, artifacts=kept)
+        children = tuple(
+            replace(child, artifacts=self._copied(child.artifacts, f"{record.run_id}-{number}"))
+            for number, child in enumerate(tracked.children)
+        )
+        files = self._copied(tracked.artifacts, record.run_id)
+        tracked = replace(tracked, artifacts=files, children=children)
         outbox.keep(
             self.folder,
             outbox.Pending(
@@ -88,6 +90,14 @@ class Relay:
                 run_id=record.tracking["run_id"],
             ),
         )
+
+    def _copied(self, folder: str, name: str) -> str:
+        """Copy logged files into the outbox: the folders of a run go when the run ends."""
+        if not folder or not os.path.isdir(folder):
+            return ""
+        kept = os.path.join(self.folder, f"{name}-files")
+        shutil.copytree(folder, kept, symlinks=True, dirs_exist_ok=True)
+        return kept
 
     def _experiment(self, record: RunRecord) -> tuple[str, str]:
         environ = self.environ

@@ -1,4 +1,4 @@
-"""MLflow's search language, for the few runs and models that one step has logged.
+"""MLflow's search language, for the few runs, models and experiments that one step knows.
 
 `metrics.loss < 0.5 AND params."model name" LIKE 'tree%'`, ordered by `attributes.start_time DESC`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from repro.tracking.ledger import Model, Refused, Run
+from repro.tracking.ledger import Experiment, Model, Refused, Run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     Fact = str | float | None
     Facts = Callable[[str, str], Fact]
     Test = Callable[[Facts], bool]
-    L = TypeVar("L", bound=Logged)
+    Item = Logged | Experiment
+    L = TypeVar("L", bound=Item)
 
 LONGEST = 10_000
 KINDS = {
@@ -136,23 +137,25 @@ def _pattern(like: str) -> str:
     return first + "".join(f"(?>.*?{part})" for part in rest[:-1]) + ".*" + rest[-1]
 
 
-def _facts(item: Logged) -> Facts:
-    """Give the function that looks up one thing about a run or a model, None where unknown."""
+def _facts(item: Item) -> Facts:
+    """Give the function that looks up one thing about an item, None where unknown."""
 
     def fact(kind: str, name: str) -> Fact:
-        if kind == "metric":
-            metric = item.latest.get(name)
-            return metric.value if metric else None
-        if kind == "parameter":
-            return item.parameters.get(name)
+        if kind == "attribute":
+            return _attributes(item).get(name)
         if kind == "tag":
             return item.tags.get(name)
-        return _attributes(item).get(name)
+        if isinstance(item, Experiment):
+            return None
+        if kind == "parameter":
+            return item.parameters.get(name)
+        metric = item.latest.get(name)
+        return metric.value if metric else None
 
     return fact
 
 
-def _attributes(item: Logged) -> dict[str, Fact]:
+def _attributes(item: Item) -> dict[str, Fact]:
     if isinstance(item, Run):
         return {
             "run_id": item.run_id,
@@ -175,6 +178,13 @@ def _attributes(item: Logged) -> dict[str, Fact]:
             "creation_timestamp": item.created_ms,
             "creation_time": item.created_ms,
             "last_updated_timestamp": item.changed_ms,
+        }
+    if isinstance(item, Experiment):
+        return {
+            "name": item.name,
+            "experiment_id": item.experiment_id,
+            "creation_time": item.created_ms,
+            "last_update_time": item.created_ms,
         }
     return {}
 

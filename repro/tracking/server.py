@@ -72,8 +72,7 @@ class Server:
                 "the tracking URI is not the address of a server",
                 hints=["a server's address begins with `http://` or `https://`"],
             )
-        self.origin = f"{scheme}://{url.netloc.rpartition('@')[2]}"
-        self.name = self.origin + url.path.rstrip("/")
+        self.name = f"{scheme}://{url.netloc.rpartition('@')[2]}{url.path.rstrip('/')}"
         self._silent = False
         self._session = requests.Session()
         given = credentials.read(environ)

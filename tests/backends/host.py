@@ -1,7 +1,7 @@
 """A program that uses the local backend and may be killed: `host.py HOW`, jobs as JSON on stdin.
 
-Prints `ready` when every job has printed that. HOW is `wait`, `exit` (leave them running),
-or `fork` (wait, with a child that holds everything open which this process holds).
+Prints `ready` when every job has. Then it waits for them (`wait`), cancels them (`cancel`),
+leaves them running (`leave`), or waits with a child that shares all its descriptors (`fork`).
 """
 
 import json
@@ -28,11 +28,14 @@ def main(how):
     for _, heard in under_way:
         heard.wait(30)
     if how == "fork" and os.fork() == 0:
-        time.sleep(5)
+        time.sleep(2)
+        os.write(1, b"fork ends\n")
         os._exit(0)
-    print("ready", flush=True)
-    if how != "exit":
-        for job, _ in under_way:
+    os.write(1, b"ready\n")
+    for job, _ in under_way:
+        if how == "cancel":
+            threading.Thread(target=job.cancel).start()
+        elif how != "leave":
             job.wait()
 
 

@@ -260,6 +260,7 @@ def test_a_logged_model_is_found_and_loaded_while_the_step_runs(learning):
 
 def test_code_that_sets_another_experiment_still_logs_into_its_run(learning):
     assert [key for key, *_ in learning.tracked.metrics] == ["accuracy"]
+    assert learning.tracked.tags == {"mlflow.runName": "learned"}
     assert learning.process.stderr.count("Traceback") == 0
 
 

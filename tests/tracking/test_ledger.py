@@ -74,6 +74,12 @@ def test_only_tags_that_the_code_has_set_are_kept(listening, call):
     assert listening.close().tags == {"mine": "1", "mlflow.note.content": "a note"}
 
 
+def test_a_name_that_the_code_gives_its_run_is_kept(listening, call):
+    call("POST", "runs/update", run_id=RUN_ID, status="RUNNING", run_name="better")
+    assert call("GET", "runs/get", run_id=RUN_ID)["run"]["info"]["run_name"] == "better"
+    assert listening.close().tags == {"mlflow.runName": "better"}
+
+
 def test_the_client_sees_the_inherited_tags(call):
     run = call("GET", "runs/get", run_id=RUN_ID)["run"]
     assert {"key": "mlflow.project.entryPoint", "value": "main"} in run["data"]["tags"]
@@ -196,13 +202,15 @@ def contents(folder):
 def test_models_end_up_in_the_artifacts_under_their_names_the_last_one_first(listening, call):
     for text in ("1", "2", "3"):
         new_model(call, "net", text)
+    new_model(call, "net-1", "another")
     removed = new_model(call, "gone", "x")
     call("DELETE", f"logged-models/{removed}", model_id=removed)
     tracked = listening.close()
     assert contents(tracked.artifacts) == {
         "net/MLmodel": "3",
-        "net-1/MLmodel": "1",
-        "net-2/MLmodel": "2",
+        "net-1/MLmodel": "another",
+        "net-2/MLmodel": "1",
+        "net-3/MLmodel": "2",
     }
 
 
@@ -238,8 +246,8 @@ def test_artifacts_that_are_a_link_are_no_artifacts(listening, call, tmp_path):
     assert contents(outside) == {"secret": "s"}
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", "..", "."])
-def test_a_models_name_is_no_path(ask, name):
+@pytest.mark.parametrize("name", ["../up", "a/b", "..", ".", "a\0b", "\ud800", "é" * 101])
+def test_a_models_name_must_do_as_the_name_of_a_folder(ask, name):
     fields = {"experiment_id": "7", "name": name, "source_run_id": RUN_ID}
     assert ask("POST", "/api/2.0/mlflow/logged-models", fields)[0] == 400
 

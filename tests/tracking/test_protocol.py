@@ -111,6 +111,17 @@ def test_a_request_must_say_its_length(listening, length):
     client.close()
 
 
+def test_a_length_beyond_every_number_is_too_large(listening):
+    client = connection(listening)
+    client.putrequest("POST", API + "runs/log-batch")
+    client.putheader("Authorization", f"Bearer {listening.variables['MLFLOW_TRACKING_TOKEN']}")
+    client.putheader("Content-Length", "9" * 5000)
+    client.endheaders()
+    client.sock.shutdown(socket.SHUT_WR)
+    assert client.getresponse().status == 413
+    client.close()
+
+
 @pytest.mark.parametrize(
     "line", [b"nonsense\r\n\r\n", b"BREW /pot HTTP/1.1\r\n\r\n", b"GET " + b"x" * 70000 + b"\r\n"]
 )

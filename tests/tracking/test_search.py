@@ -104,3 +104,21 @@ def test_pages_follow_each_other(call):
         found += [run["info"]["run_name"] for run in page["runs"]]
         token = page.get("next_page_token")
     assert found == ["r4", "r3", "r2", "r1", "r0", "step main"]
+
+
+@pytest.mark.parametrize("token", ["x", "9" * 5000, "1.5"])
+def test_a_page_that_is_none_is_refused(ask, token):
+    fields = {"experiment_ids": ["7"], "page_token": token}
+    assert ask("POST", "/api/2.0/mlflow/runs/search", fields)[0] == 400
+
+
+def test_experiments_are_filtered_and_ordered(call):
+    def names(**fields):
+        found = call("POST", "experiments/search", **fields)["experiments"]
+        return " ".join(experiment["name"] for experiment in found)
+
+    call("POST", "experiments/set-experiment-tag", experiment_id="7", key="t", value="1")
+    assert names(order_by=["name ASC"]) == "Default weather"
+    assert names(filter="name LIKE 'wea%'") == "weather"
+    assert names(filter="tags.t = '1'") == "weather"
+    assert names(filter="params.t = '1'") == ""

@@ -165,6 +165,15 @@ def test_a_run_is_not_made_twice_because_an_answer_was_lost(scripted):
     assert len(scripted.seen) == 1
 
 
+def test_a_run_that_could_not_begin_whole_does_not_stay_running(scripted):
+    made = answer(200, b'{"run": {"info": {"run_id": "r"}}}')
+    scripted.answers = [made, answer(403), answer()]
+    run = {"id": "r", "experiment_id": "0", "started_ms": 5, "parameters": {"a": "1"}}
+    with pytest.raises(errors.Unreachable, match="HTTP 403"):
+        mirror_of(scripted.uri).begin(run)
+    assert json.loads(scripted.bodies[2]) == {"run_id": "r", "status": "FAILED", "end_time": 5}
+
+
 def test_a_server_that_is_silent_is_waited_for_only_once():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -198,6 +207,12 @@ def test_a_server_that_answers_otherwise_is_explained_after_one_try(scripted, re
         mirror_of(scripted.uri).check()
     assert caught.value.hints
     assert len(scripted.seen) == 1
+
+
+def test_a_stranger_that_is_asked_for_an_experiment_is_no_wrong_use(scripted):
+    scripted.answers = [answer(404, b"<html>")]
+    with pytest.raises(errors.Unreachable, match="does not answer like"):
+        mirror_of(scripted.uri).experiment("n")
 
 
 def test_an_experiment_that_somebody_else_makes_meanwhile_is_found(scripted):

@@ -1,0 +1,169 @@
+"""The report: Markdown tables of what was measured, and the budgets that it is held against."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from measure import Count, Sample
+    from subjects import Subject
+
+TITLES = {
+    "bare": "Bare interpreter",
+    "noop": "One-step project, nothing has changed",
+    "first": "One-step project, the input has changed",
+    "import": "Import of the API",
+    "help": "Help",
+}
+HEAD = ("command", "calls", "CPU median", "CPU min", "wall median", "wall min", "x bare", "x repro")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was measured, by the names of the subjects."""
+
+    subjects: Sequence[Subject]
+    samples: Mapping[str, Sequence[Sample]]
+    counts: Mapping[str, Count]
+
+    def cpu(self, group: str, tool: str, label: str = "") -> float | None:
+        """Give the median CPU of the first such subject in ms, None where there is none."""
+        subject = self._find(group, tool, label)
+        return statistics.median(s.cpu for s in self.samples[subject.name]) if subject else None
+
+    def count(self, group: str, tool: str) -> Count | None:
+        """Give the counts of the first such subject, None where there is none."""
+        subject = self._find(group, tool)
+        return self.counts.get(subject.name) if subject else None
+
+    def _find(self, group: str, tool: str, label: str = "") -> Subject | None:
+        return next(
+            (
+                s
+                for s in self.subjects
+                if s.group == group and s.tool == tool and label in ("", s.label)
+            ),
+            None,
+        )
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A bound on a measured value; the value is None where it was not measured."""
+
+    text: str
+    value: float | None
+    limit: float
+    at_least: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """Give `pass`, `FAIL` or `not measured`."""
+        if self.value is None:
+            return "not measured"
+        kept = self.value >= self.limit if self.at_least else self.value <= self.limit
+        return "pass" if kept else "FAIL"
+
+
+def budgets(results: Results) -> tuple[Budget, ...]:
+    """List the budgets with what was measured for each."""
+    bare = results.cpu("bare", "repro")
+    hit = results.cpu("noop", "repro")
+    imported = results.cpu("import", "repro", "import repro")
+    counts = results.count("noop", "repro")
+    modules, children = (counts.modules, counts.children) if counts else (None, None)
+    return (
+        Budget("CPU of a hit, times the bare interpreter", ratio(hit, bare), 3),
+        Budget(
+            "CPU of `mlflow run`, times a hit",
+            ratio(results.cpu("noop", "mlflow"), hit),
+            60,
+            at_least=True,
+        ),
+        Budget(
+            "CPU of `dvc repro` without changes, times a hit",
+            ratio(results.cpu("noop", "dvc"), hit),
+            12,
+            at_least=True,
+        ),
+        Budget("CPU of `import repro`, times the bare interpreter", ratio(imported, bare), 2),
+        Budget("modules loaded on a hit", modules, 120),
+        Budget("processes that a hit starts", children, 1),
+    )
+
+
+def ratio(value: float | None, base: float | None) -> float | None:
+    """Divide; None where one of them was not measured."""
+    return value / base if value is not None and base is not None else None
+
+
+def markdown(results: Results, facts: Mapping[str, str]) -> str:
+    """Give the whole report."""
+    parts = ["# Benchmark results", "\n".join(f"- {name}: {text}" for name, text in facts.items())]
+    parts += ["## Budgets", _budget_table(results)]
+    for group, title in TITLES.items():
+        chosen = [s for s in results.subjects if s.group == group]
+        if chosen:
+            parts += [f"## {title}", _table(HEAD, _rows(chosen, results))]
+    if results.counts:
+        parts += ["## Modules and processes without changes", _count_table(results)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _budget_table(results: Results) -> str:
+    head = ("budget", "limit", "measured", "verdict")
+    return _table(
+        head,
+        (
+            (
+                b.text,
+                f"{'at least' if b.at_least else 'at most'} {b.limit:g}",
+                _number(b.value),
+                b.verdict,
+            )
+            for b in budgets(results)
+        ),
+    )
+
+
+def _rows(subjects: Sequence[Subject], results: Results) -> Iterator[tuple[str, ...]]:
+    group = subjects[0].group
+    for subject in subjects:
+        samples = results.samples[subject.name]
+        cpu, wall = [s.cpu for s in samples], [s.wall for s in samples]
+        median = statistics.median(cpu)
+        bare = results.cpu("bare", "repro" if subject.tool == "repro" else "peers")
+        yield (
+            f"`{subject.label}`",
+            str(len(samples)),
+            *(f"{v:.1f}" for v in (median, min(cpu), statistics.median(wall), min(wall))),
+            _number(ratio(median, bare)),
+            _number(ratio(median, results.cpu(group, "repro"))),
+        )
+
+
+def _count_table(results: Results) -> str:
+    head = ("command", "modules", "processes started")
+    return _table(
+        head,
+        (
+            (f"`{s.label}`", str(c.modules), "no strace" if c.children is None else str(c.children))
+            for s in results.subjects
+            if (c := results.counts.get(s.name))
+        ),
+    )
+
+
+def _table(head: Sequence[str], rows: Iterator[tuple[str, ...]]) -> str:
+    rule = ["---", *("---:" for _ in head[1:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, int) else f"{value:.2f}"

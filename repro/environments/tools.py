@@ -1,0 +1,118 @@
+"""Outside tools at work: with a private folder, the caller's settings, and a log of all they say."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import time
+
+from repro.environments import failures
+from repro.errors import EnvironmentFailed
+from repro.system import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import IO
+
+LOG_PREFIX = "env-"
+DROPPED = (
+    # what leads a tool to another environment than the one it is told
+    *("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP"),
+    *("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET", "UV_PREFIX", "UV_VENV_SEED"),
+    *("PIP_PYTHON", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_VIRTUALENV"),
+    # what weakens or hides what it does
+    *("UV_NO_VERIFY_HASHES", "UV_REQUIRE_HASHES", "PIP_REQUIRE_HASHES", "PIP_QUIET", "UV_QUIET"),
+)
+FIXED = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "NO_COLOR": "1",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_NO_INPUT": "1",
+    "PYTHONUTF8": "1",
+    "UV_NO_PROGRESS": "1",
+}
+
+
+class Session:
+    """One piece of work: every tool runs in `folder`, and what it prints goes to the file `log`.
+
+    `failure` is the message of the error when a tool fails for a reason of its own, `hints` what
+    to do then. `keep` are file descriptors that the tools inherit: a lock then stays held for as
+    long as one of them runs, even when this process is killed.
+    """
+
+    def __init__(self, folder: str, log: str, environ: Mapping[str, str], failure: str) -> None:
+        """Prepare the environment of the tools: the caller's, without what misleads them."""
+        self.folder = folder
+        self.log = log
+        self.failure = failure
+        self.hints: Sequence[str] = ()
+        self.keep: Sequence[int] = ()
+        self._environ = {n: v for n, v in environ.items() if n not in DROPPED} | FIXED
+
+    def write_lines(self, name: str, lines: Iterable[str]) -> str:
+        """Put a text file into the folder; give its path."""
+        path = os.path.join(self.folder, name)
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        return path
+
+    def run(self, *argv: str) -> str:
+        """Run a tool to its end; give what it wrote to standard output.
+
+        Raises EnvironmentFailed when it fails, or Unreachable or NoSpace where that was why.
+        """
+        with open(self.log, "a+b") as log:
+            log.write(f"$ {shlex.join(argv)}\n".encode("utf-8", "surrogateescape"))
+            log.flush()
+            start = log.tell()
+            ended = self._started(argv, log)
+            log.write(ended.stdout)
+            if ended.returncode == 0:
+                return ended.stdout.decode("utf-8", "replace")
+            log.seek(start)
+            text = log.read().decode("utf-8", "replace")
+        if ended.returncode < 0:
+            text += f"\nerror: `{argv[0]}` was ended by signal {-ended.returncode}"
+        raise failures.explain(text, self.failure, self.log, hints=self.hints)
+
+    def _started(self, argv: Sequence[str], log: IO[bytes]) -> subprocess.CompletedProcess[bytes]:
+        try:
+            return subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self._environ,
+                cwd=self.folder,
+                pass_fds=self.keep,
+                check=False,
+            )
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise EnvironmentFailed(f"`{argv[0]}` cannot be started: {reason}") from None
+
+
+@contextlib.contextmanager
+def session(home: str, environ: Mapping[str, str], failure: str) -> Iterator[Session]:
+    """Work with tools below the store `home`. The log stays only when the work fails.
+
+    The folder lies in the store's `tmp/` under a lease, so that it is collected if this process
+    dies.
+    """
+    name = f"{os.getpid():x}-{os.urandom(6).hex()}"
+    for part in ("leases", "tmp", "logs"):
+        os.makedirs(os.path.join(home, part), mode=0o700, exist_ok=True)
+    folder = os.path.join(home, "tmp", name)
+    log = os.path.join(home, "logs", f"{LOG_PREFIX}{time.strftime('%Y%m%d-%H%M%S')}-{name}.log")
+    with files.Lock(os.path.join(home, "leases", f"tmp-{name}")) as lease:
+        os.mkdir(folder, 0o700)
+        try:
+            yield Session(folder, log, environ, failure)
+        finally:
+            files.remove_tree(folder)
+            files.unlink(lease.path)
+    files.unlink(log)
