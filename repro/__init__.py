@@ -19,19 +19,19 @@ _HOMES = {
     "ExecutionException": "errors",
     "ReproError": "errors",
     "SubmittedRun": "api",
+    "projects": "projects",
     "run": "projects",
 }
 
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for (PEP 562)."""
+    if name not in _HOMES:  # also asked for every submodule that is imported for the first time
+        raise AttributeError(f"module 'repro' has no attribute {name!r}")
     import importlib
 
-    if name == "projects":
-        return importlib.import_module("repro.projects")
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"repro.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'repro' has no attribute {name!r}")
+    home = importlib.import_module(f"repro.{_HOMES[name]}")
+    return home if name == "projects" else getattr(home, name)
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 
 from repro import canonical
@@ -28,6 +27,8 @@ class LogWriter:
 
     def __init__(self, path: str, step: str, emit: Emit, secrets: tuple[str, ...] = ()) -> None:
         """Begin an empty log file."""
+        import threading  # not at the top: a log is also read, on a hit
+
         self.path = path
         self.step = step
         self.emit = emit

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from repro.cli.options import Options
+    from repro.cli.parser import Parser
 
 HELP = "print a completion script for a shell"
 EPILOG = """\
@@ -59,11 +60,10 @@ def execute(options: Options) -> int:
     return errors.OK
 
 
-def _tree(parser: ArgumentParser) -> dict[str, tuple[list[tuple[str, str]], list[str]]]:
+def _tree(parser: Parser) -> dict[str, tuple[list[tuple[str, str]], list[str]]]:
     """Give options with their help, and fixed words, of every command."""
-    actions = parser._subparsers._group_actions[0]  # type: ignore[union-attr]  # noqa: SLF001
     found = {}
-    for name, sub in actions.choices.items():  # type: ignore[union-attr]
+    for name, sub in parser.commands.choices.items():
         options = [(s, a.help or "") for a in sub._actions for s in a.option_strings]  # noqa: SLF001
         words = [
             str(word)

@@ -26,18 +26,22 @@ examples:
 class Parser(argparse.ArgumentParser):
     """An argparse parser that reports mistakes as the rest of repro does."""
 
+    commands: argparse._SubParsersAction[Parser]
+
     def error(self, message: str) -> NoReturn:
         """Raise UsageError instead of printing and exiting."""
+        raise errors.UsageError(message, hints=[f"`{self.prog} --help` shows how it is used"])
+
+    def refuse(self, words: list[str], command: str) -> NoReturn:
+        """Raise UsageError for words that mean nothing, naming the nearest option."""
         from repro.decode import nearest
 
-        hints = [f"`{self.prog} --help` shows how it is used"]
-        prefix = "unrecognized arguments: "
-        if message.startswith(prefix):
-            word = message.removeprefix(prefix).split()[0].partition("=")[0]
-            near = nearest(word, [s for a in self._actions for s in a.option_strings])
-            if near:
-                hints.insert(0, f"a similar option exists: `{near}`")
-        raise errors.UsageError(message, hints=hints)
+        sub = self.commands.choices[command]
+        word = words[0].partition("=")[0]
+        near = nearest(word, [s for action in sub._actions for s in action.option_strings])  # noqa: SLF001
+        hint = f"a similar option exists: `{near}`" if near else ""
+        hints = [hint, f"`repro {command} --help` shows how it is used"]
+        raise errors.UsageError(f"`{word[:60]}` means nothing here", hints=hints[not hint :])
 
 
 def build() -> Parser:
@@ -51,6 +55,7 @@ def build() -> Parser:
     )
     parser.add_argument("-V", "--version", action="version", version=f"repro {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    parser.commands = commands
     for name in cli.COMMANDS:
         module = cli.command(name)
         sub = commands.add_parser(
@@ -76,7 +81,9 @@ def execute(argv: list[str]) -> int:
         near = nearest(argv[0], cli.COMMANDS)
         hint = f"a similar command exists: `{near}`" if near else "`repro --help` lists them"
         raise errors.UsageError(f"no command `{argv[0][:40]}`", hints=[hint])
-    found = parser.parse_args(argv)
+    found, rest = parser.parse_known_args(argv)
+    if rest:
+        parser.refuse(rest, found.command)
     if found.command is None:
         parser.print_help(sys.stdout)
         return errors.OK

@@ -30,8 +30,8 @@ class Package(Value):
 
     @property
     def line(self) -> str:
-        """Ask for it in a requirements file."""
-        return urls.of_path(self.path) + self.extras
+        """Ask for it in a requirements file; pip takes no extras with a URL."""
+        return self.path + self.extras
 
     def artifact(self, name: str) -> Artifact:
         """Lock it under `name`: its content is its version."""
@@ -57,16 +57,16 @@ class Demand(Value):
         checkouts = (line for line in self.lines if urls.is_checkout(line))
         return (*checkouts, *(package.line for package in self.packages))
 
-    def written(self, session: Session) -> list[str]:
-        """Write it as files for a tool; give the arguments that name them.
+    def written(self, session: Session) -> tuple[str, str]:
+        """Write the requirements and the constraints as files for a tool; give their paths.
 
         Index options stand in the file: they may hold credentials, and arguments are public.
         """
         lines = (*self.options, *self.lines, *(package.line for package in self.packages))
-        arguments = ["-r", session.write_lines("requirements.txt", lines)]
-        if self.constraints:
-            arguments += ["-c", session.write_lines("constraints.txt", self.constraints)]
-        return arguments
+        return (
+            session.write_lines("requirements.txt", lines),
+            session.write_lines("constraints.txt", self.constraints),
+        )
 
     def package(self, path: str) -> Package:
         """Give the local package in the folder `path`."""

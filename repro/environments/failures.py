@@ -8,8 +8,6 @@ from repro.errors import EnvironmentFailed, NoSpace, Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from repro.errors import ReproError
 
 SHOWN = 10
@@ -43,7 +41,7 @@ NO_WHEEL = re.compile(
 )
 TOO_OLD = re.compile(r"no such option: --(report|python|dry-run)")
 USERINFO = re.compile(r"(://)[^/@\s]+@")
-DECORATION = " \t×╰├│─▶"
+DECORATION = " \t\xd7╰├│─▶"  # what older versions of uv draw
 CONFLICT = "The conflict is caused by:"
 BUILDABLE = (
     "if only a source distribution is offered, `REPRO_SDISTS=1` allows to build it,"
@@ -51,11 +49,11 @@ BUILDABLE = (
 )
 
 
-def explain(text: str, message: str, log: str, *, hints: Iterable[str] = ()) -> ReproError:
+def explain(text: str, message: str, log: str) -> ReproError:
     """Give the error to raise for a tool that failed and printed `text`, all of which is in `log`.
 
-    `message` and `hints` are for a failure that is none of those that are known: no space, no
-    answer from a server, other bytes than the lock says.
+    `message` is for a failure that is none of those that are known: no space, no answer from a
+    server, other bytes than the lock says.
     """
     complete = f"the complete output is in `{log}`"
     if FULL.search(text):
@@ -71,7 +69,7 @@ def explain(text: str, message: str, log: str, *, hints: Iterable[str] = ()) -> 
         return Unreachable(
             "a package index or repository did not answer", hints=[*reasons, complete]
         )
-    return EnvironmentFailed(message, hints=[*reasons, *_advice(text), *hints, complete], log=log)
+    return EnvironmentFailed(message, hints=[*reasons, *_advice(text), complete], log=log)
 
 
 def essential(text: str) -> list[str]:

@@ -34,12 +34,13 @@ class Pip:
     def resolve(self, demand: Demand, python: Python, session: Session) -> list[Artifact]:
         """Find what `demand` needs on `python`, one file each."""
         self._prepare(python, session)
+        requirements, constraints = demand.written(session)
         report = os.path.join(session.folder, "report.json")
         session.run(
             *(self._python, "-m", "pip", "install", "--dry-run", "--ignore-installed"),
             *("--report", report),
             *(() if demand.sdists else ("--only-binary=:all:",)),
-            *demand.written(session),
+            *("-c", constraints, "-r", requirements),
         )
         with open(report, encoding="utf-8") as file:
             told = json.load(file)

@@ -1,4 +1,4 @@
-"""Outside tools at work: with a private folder, the caller's settings, and a log of all they say."""
+"""Outside tools at work, with a private folder, the caller's settings and a log of all they say."""
 
 from __future__ import annotations
 
@@ -39,18 +39,24 @@ FIXED = {
 class Session:
     """One piece of work: every tool runs in `folder`, and what it prints goes to the file `log`.
 
-    `failure` is the message of the error when a tool fails for a reason of its own, `hints` what
-    to do then. `keep` are file descriptors that the tools inherit: a lock then stays held for as
-    long as one of them runs, even when this process is killed.
+    `failure` is the message of the error when a tool fails for a reason of its own. `keep` are
+    file descriptors that the tools inherit: a lock then stays held for as long as one of them
+    runs, even when this process is killed.
     """
 
-    def __init__(self, folder: str, log: str, environ: Mapping[str, str], failure: str) -> None:
+    def __init__(
+        self,
+        folder: str,
+        log: str,
+        environ: Mapping[str, str],
+        failure: str,
+        keep: Sequence[int] = (),
+    ) -> None:
         """Prepare the environment of the tools: the caller's, without what misleads them."""
         self.folder = folder
         self.log = log
-        self.failure = failure
-        self.hints: Sequence[str] = ()
-        self.keep: Sequence[int] = ()
+        self._failure = failure
+        self._keep = keep
         self._environ = {n: v for n, v in environ.items() if n not in DROPPED} | FIXED
 
     def write_lines(self, name: str, lines: Iterable[str]) -> str:
@@ -77,7 +83,7 @@ class Session:
             text = log.read().decode("utf-8", "replace")
         if ended.returncode < 0:
             text += f"\nerror: `{argv[0]}` was ended by signal {-ended.returncode}"
-        raise failures.explain(text, self.failure, self.log, hints=self.hints)
+        raise failures.explain(text, self._failure, self.log)
 
     def _started(self, argv: Sequence[str], log: IO[bytes]) -> subprocess.CompletedProcess[bytes]:
         try:
@@ -88,7 +94,7 @@ class Session:
                 stderr=log,
                 env=self._environ,
                 cwd=self.folder,
-                pass_fds=self.keep,
+                pass_fds=self._keep,
                 check=False,
             )
         except OSError as error:
@@ -97,7 +103,9 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(home: str, environ: Mapping[str, str], failure: str) -> Iterator[Session]:
+def session(
+    home: str, environ: Mapping[str, str], failure: str, keep: Sequence[int] = ()
+) -> Iterator[Session]:
     """Work with tools below the store `home`. The log stays only when the work fails.
 
     The folder lies in the store's `tmp/` under a lease, so that it is collected if this process
@@ -111,7 +119,7 @@ def session(home: str, environ: Mapping[str, str], failure: str) -> Iterator[Ses
     with files.Lock(os.path.join(home, "leases", f"tmp-{name}")) as lease:
         os.mkdir(folder, 0o700)
         try:
-            yield Session(folder, log, environ, failure)
+            yield Session(folder, log, environ, failure, keep)
         finally:
             files.remove_tree(folder)
             files.unlink(lease.path)

@@ -54,6 +54,7 @@ class Uv:
     def resolve(self, demand: Demand, python: Python, session: Session) -> list[Artifact]:
         """Find what `demand` needs on `python`, one file each."""
         built = self._built(demand, python, session)
+        requirements, constraints = demand.written(session)
         told = self._compiled(
             demand,
             python,
@@ -61,7 +62,7 @@ class Uv:
             *(() if demand.sdists else ("--only-binary=:all:",)),
             *(f"--no-binary={name}" for name in built),
             *(f"--refresh-package={name}" for name in built),
-            *demand.written(session),
+            *("--constraints", constraints, requirements),
         )
         return [_artifact(package, demand, python.identity) for package in told]
 
@@ -97,7 +98,7 @@ class Uv:
         if not demand.sources:
             return []
         asked = session.write_lines("sources.txt", (*demand.options, *demand.sources))
-        told = self._compiled(demand, python, session, "--no-deps", "--refresh", "-r", asked)
+        told = self._compiled(demand, python, session, "--no-deps", "--refresh", asked)
         return [package["name"] for package in told if "vcs" in package or "directory" in package]
 
     def _compiled(

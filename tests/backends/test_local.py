@@ -79,14 +79,19 @@ def run(job):
     return Local().submit(job, output).wait(), output
 
 
-def left(*jobs):
-    """Count the processes of each job, by the mark that they inherit."""
-    marks = {b"MARK=" + job.variables["MARK"].encode(): 0 for job in jobs}
+def processes(*jobs):
+    """Find the processes of each job, by the mark that they inherit."""
+    marks = {b"MARK=" + job.variables["MARK"].encode(): [] for job in jobs}
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
             for mark in marks.keys() & file.read().split(b"\0"):
-                marks[mark] += 1
+                marks[mark].append(int(name))
     return list(marks.values())
+
+
+def left(*jobs):
+    """Count what `processes` finds."""
+    return [len(found) for found in processes(*jobs)]
 
 
 def gone(seconds, *jobs):
@@ -291,6 +296,21 @@ def test_output_written_just_before_the_end_is_whole():
     assert {(len(o.out), len(o.err)) for _, o in outputs} == {(65000, 65000)}
 
 
+@linux
+def test_more_than_one_read_may_be_left_in_a_pipe_at_the_end():
+    text = (
+        "import fcntl, os; fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20); os.write(1, b'x' * 900_000)"
+    )
+    chunks = []
+
+    def slow(_, data):
+        time.sleep(0.02)
+        chunks.append(data)
+
+    Local().submit(python(text), slow).wait()
+    assert sum(map(len, chunks)) == 900_000
+
+
 def test_a_sink_that_fails_is_not_called_again_and_wait_says_so(tmp_path):
     calls = []
 
@@ -350,6 +370,12 @@ def test_a_timeout_ends_what_does_not_listen():
     assert (end.code, end.cause) == (137, "timeout")
     assert 800e6 <= end.wall_ns < 3000e6
     assert left(job) == [0]
+
+
+def test_a_stopped_command_is_asked_too():
+    text = "trap 'echo bye; exit 0' TERM; kill -STOP $$; sleep 60"
+    end, output = run(bash(text, timeout_ms=300, grace_ms=20_000))
+    assert (end.code, end.cause, output.out) == (143, "timeout", b"bye\n")
 
 
 def test_a_command_that_ends_in_time_has_no_timeout():
@@ -586,6 +612,17 @@ def test_a_supervisor_that_is_killed_takes_the_group_along_and_the_job_is_lost()
     assert running.wait() == JobEnd(code=137, cause="lost")
     assert gone(1.5, job)
     running.cancel()
+
+
+@linux
+def test_killing_us_and_the_supervisor_at_once_still_ends_the_command():
+    job = shape("polite")
+    with host("wait", job) as (_, own):
+        for pid in processes(own)[0]:
+            os.kill(pid, signal.SIGSTOP)  # neither shall see the other die
+        for pid in processes(own)[0]:
+            os.kill(pid, signal.SIGKILL)
+        assert gone(1.5, own, job)
 
 
 @linux
