@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from subjects import Subject
     from workspace import Workspace
@@ -27,7 +28,7 @@ try:
 finally:
     sys.stderr.write(f"\\nmodules loaded: {len(sys.modules)}\\n")
 """
-FORKED = re.compile(r"(?:clone3?|v?fork)\((?!.*CLONE_THREAD).* = [1-9]\d*$")
+FORKED = re.compile(r"^(?:clone3?|v?fork)\((?!.*CLONE_THREAD).* = [1-9]\d*$", re.MULTILINE)
 
 
 class CommandFailed(Exception):
@@ -72,7 +73,7 @@ def interleave(
 
 
 def count(subject: Subject, place: Workspace) -> Count:
-    """Count what a Python console script loads and starts; children only where strace is."""
+    """Count what a Python console script loads and starts; children only where strace works."""
     python = str(place.venv(subject.tool) / "bin" / "python")
     log = _log(place)
     _call((python, "-c", COUNT_MODULES, *subject.argv), subject, place, log)
@@ -84,15 +85,23 @@ def _children(subject: Subject, place: Workspace) -> int | None:
     strace = shutil.which("strace")
     if strace is None:
         return None
-    folder = place.state / "strace"
-    folder.mkdir()
-    follow = (strace, "-ff", "-qq", "-e", "trace=%process", "-o", str(folder / "trace"))
-    try:
-        _call((*follow, *subject.argv), subject, place, _log(place))
-        lines = [line for path in folder.iterdir() for line in path.read_text().splitlines()]
-    finally:
-        shutil.rmtree(folder)
-    return sum(1 for line in lines if FORKED.match(line))
+    with tempfile.TemporaryDirectory(dir=place.state) as folder:
+        follow = (
+            strace,
+            "-ff",
+            "-qq",
+            "--seccomp-bpf",
+            "-e",
+            "trace=%process",
+            "-o",
+            f"{folder}/trace",
+        )
+        try:
+            _call((*follow, *subject.argv), subject, place, _log(place))
+        except CommandFailed:  # it has worked without strace, which many containers forbid
+            return None
+        traces = [path.read_text() for path in Path(folder).iterdir()]
+    return sum(len(FORKED.findall(trace)) for trace in traces)
 
 
 def _sample(subject: Subject, place: Workspace) -> Sample:

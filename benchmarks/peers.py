@@ -41,6 +41,7 @@ def main() -> None:
     sys.stdout.write(report)
     output = options.output or (None if options.only else RESULTS)
     if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(report)
 
 
@@ -130,7 +131,7 @@ def _facts(load: str, versions: dict[str, str], rounds: int) -> dict[str, str]:
         f"{platform.release()}, load before {load}",
         "versions": ", ".join(f"{name} {text}" for name, text in versions.items()),
         "commit": _commit(),
-        "rounds": f"{rounds}, commands in turn; times in ms; CPU is user and system time of the "
+        "rounds": f"{rounds}; commands in turn; times in ms; CPU is user and system time of the "
         "command and its children; ratios are of CPU medians",
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,142 +49,113 @@ class Unfit(Exception):
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool, the command that makes `out.txt` with it, and the files that describe the step."""
+    """A tool, the words that make it bring `out.txt` up to date, and the files that say how."""
 
     name: str
-    command: tuple[str, ...]
+    words: tuple[str, ...]
     files: Mapping[str, str]
     caches: bool = True
 
 
 TOOLS = (
-    Tool("repro", ("repro", "run", ".", "--env-manager", "local"), {"MLproject": MLPROJECT}),
-    Tool(
-        "mlflow",
-        ("mlflow", "run", ".", "--env-manager", "local"),
-        {"MLproject": MLPROJECT},
-        caches=False,
-    ),
-    Tool("dvc", ("dvc", "repro"), {"dvc.yaml": DVC_YAML, ".dvc/config": DVC_CONFIG}),
-    Tool("snakemake", ("snakemake", "-c1"), {"Snakefile": SNAKEFILE}),
+    Tool("repro", ("run", ".", "--env-manager", "local"), {"MLproject": MLPROJECT}),
+    Tool("mlflow", ("run", ".", "--env-manager", "local"), {"MLproject": MLPROJECT}, caches=False),
+    Tool("dvc", ("repro",), {"dvc.yaml": DVC_YAML, ".dvc/config": DVC_CONFIG}),
+    Tool("snakemake", ("-c1",), {"Snakefile": SNAKEFILE}),
 )
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One command that is measured.
+    """One command that is measured; `label` is Markdown for a table.
 
     `around` sets the scene before each call and raises Unfit after it where the command did not
     do what it is measured for. `passes` is how often a round calls it: what takes a few
     milliseconds needs more calls for a steady median.
     """
 
-    group: str
+    name: str
     label: str
     tool: str
     argv: tuple[str, ...]
     folder: Path
+    passes: int
     around: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     set_up: Callable[[], None] = lambda: None
-    passes: int = 1
 
     @property
-    def name(self) -> str:
-        """Give a name that no other subject has."""
-        return f"{self.group}: {self.label} ({self.tool})"
+    def group(self) -> str:
+        """Give the first word of the name: subjects of a group are compared to each other."""
+        return self.name.partition("-")[0]
 
 
 def all_subjects(place: Workspace) -> list[Subject]:
     """List everything that can be measured; in each group what the others are compared to first."""
+    repro, *peers = TOOLS
     return [
-        *_bare(place),
-        *(_noop(place, tool) for tool in TOOLS),
-        _noop(place, TOOLS[0], git=False),
+        _python(place, "bare-repro", "repro", "pass"),
+        _python(place, "bare-peers", "peers", "pass"),
+        _noop(place, repro),
+        _noop(place, repro, git=False),
+        *(_noop(place, tool) for tool in peers),
         *(_first(place, tool) for tool in TOOLS),
-        *_imports(place),
+        _python(place, "import-repro", "repro", "from repro import run"),
+        _python(place, "import-package", "repro", "import repro"),
+        _python(place, "import-mlflow", "mlflow", "import mlflow.projects"),
         *(_help(place, tool) for tool in TOOLS),
     ]
 
 
-def _bare(place: Workspace) -> Iterator[Subject]:
-    for tool, label in (("repro", "venv of repro"), ("peers", "venv of the peers")):
-        yield _python(place, "bare", tool, "pass", f"python -I -c pass, {label}")
-
-
-def _imports(place: Workspace) -> Iterator[Subject]:
-    for tool, code in (
-        ("repro", "from repro import run"),
-        ("repro", "import repro"),
-        ("mlflow", "import mlflow.projects"),
-    ):
-        yield _python(place, "import", tool, code, code)
-
-
-def _python(place: Workspace, group: str, tool: str, code: str, label: str) -> Subject:
+def _python(place: Workspace, name: str, tool: str, code: str) -> Subject:
+    venv = place.venv(tool)
     prefix = f"pycache_prefix={place.bytecode}"  # -I ignores the variable
-    python = str(place.venv(tool) / "bin" / "python")
     return Subject(
-        group=group,
-        label=label,
+        name=name,
+        label=f"`python -I -c '{code}'`, venv of {'repro' if tool == 'repro' else 'the peers'}",
         tool=tool,
-        argv=(python, "-I", "-X", prefix, "-c", code),
+        argv=(str(venv / "bin" / "python"), "-I", "-X", prefix, "-c", code),
         folder=place.state,
-        passes=OFTEN if tool != "mlflow" else 1,
+        passes=1 if tool == "mlflow" else OFTEN,
     )
 
 
 def _help(place: Workspace, tool: Tool) -> Subject:
-    return Subject(
-        group="help",
-        label=f"{tool.name} --help",
-        tool=tool.name,
-        argv=(str(place.venv(tool.name) / "bin" / tool.name), "--help"),
-        folder=place.state,
-        passes=_passes(tool),
-    )
+    return _script(place, tool, f"help-{tool.name}", ("--help",), place.state)
 
 
 def _noop(place: Workspace, tool: Tool, *, git: bool = True) -> Subject:
-    folder = place.state / f"noop-{tool.name}{'' if git else '-plain'}"
-    return _run(
-        place,
-        tool,
-        group="noop",
-        folder=folder,
-        git=git,
+    name = f"noop-{tool.name}" if git else f"noop-{tool.name}-plain"
+    folder = place.state / name
+    subject = _script(place, tool, name, tool.words, folder)
+    return replace(
+        subject,
+        label=subject.label if git else f"{subject.label} outside Git",
         around=lambda: _untouched(folder) if tool.caches else contextlib.nullcontext(),
+        set_up=lambda: _make_project(folder, tool.files, git=git),
     )
 
 
 def _first(place: Workspace, tool: Tool) -> Subject:
-    folder = place.state / f"first-{tool.name}"
-    return _run(place, tool, group="first", folder=folder, git=True, around=lambda: _remade(folder))
-
-
-def _run(
-    place: Workspace,
-    tool: Tool,
-    *,
-    group: str,
-    folder: Path,
-    git: bool,
-    around: Callable[[], AbstractContextManager[None]],
-) -> Subject:
-    executable = str(place.venv(tool.name) / "bin" / tool.command[0])
-    return Subject(
-        group=group,
-        label=" ".join(tool.command) + ("" if git else ", outside Git"),
-        tool=tool.name,
-        argv=(executable, *tool.command[1:]),
-        folder=folder,
-        around=around,
-        set_up=lambda: _make_project(folder, tool.files, git=git),
-        passes=_passes(tool),
+    name = f"first-{tool.name}"
+    folder = place.state / name
+    return replace(
+        _script(place, tool, name, tool.words, folder),
+        around=lambda: _remade(folder),
+        set_up=lambda: _make_project(folder, tool.files, git=True),
     )
 
 
-def _passes(tool: Tool) -> int:
-    return OFTEN if tool.name == "repro" else 1
+def _script(
+    place: Workspace, tool: Tool, name: str, words: tuple[str, ...], folder: Path
+) -> Subject:
+    return Subject(
+        name=name,
+        label=f"`{' '.join((tool.name, *words))}`",
+        tool=tool.name,
+        argv=(str(place.venv(tool.name) / "bin" / tool.name), *words),
+        folder=folder,
+        passes=OFTEN if tool.name == "repro" else 1,
+    )
 
 
 def _make_project(folder: Path, files: Mapping[str, str], *, git: bool) -> None:

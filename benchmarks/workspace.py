@@ -20,7 +20,7 @@ PEERS = ("mlflow==3.17.2", "dvc==3.67.1", "snakemake==9.27.1")
 class Workspace:
     """One folder for everything that a benchmark makes; `given_peers` stays outside of it.
 
-    The virtual environments are used again by the next benchmark; the state of the tools is not.
+    The next benchmark uses the virtual environments and the bytecode again, but no other state.
     """
 
     root: Path
@@ -43,9 +43,8 @@ class Workspace:
         return self.root / "bytecode"
 
     def clear(self) -> None:
-        """Forget what earlier benchmarks left, apart from the virtual environments."""
+        """Forget the projects and stores of an earlier benchmark."""
         shutil.rmtree(self.state, ignore_errors=True)
-        shutil.rmtree(self.bytecode, ignore_errors=True)
         (self.state / "home").mkdir(parents=True)
 
     def environ(self, tool: str) -> dict[str, str]:
@@ -114,6 +113,8 @@ def _uv() -> list[str]:
     raise SystemExit("uv is needed: https://docs.astral.sh/uv/getting-started/installation/")
 
 
-def _call(command: list[str]) -> None:
-    if subprocess.run(command, check=False).returncode:
+def _call(command: list[str]) -> bytes:
+    ended = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if ended.returncode:
         raise SystemExit(f"failed: {' '.join(command)}")
+    return ended.stdout

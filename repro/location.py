@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SCHEMES = ("https", "http", "ssh", "git", "file")
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 HEX = frozenset("0123456789abcdefABCDEF")
 FULL = 40
 
@@ -54,11 +54,19 @@ def parse(uri: str, is_there: Callable[[str], bool]) -> Location:
     place = place or "."
     subdirectory = _checked(subdirectory)
     path = _local_path(place)
-    if place.endswith(".zip"):
-        return _zip(place, path, subdirectory)
-    if path is not None and (is_there(path) or place.startswith("file:")):
-        return Location(kind="folder", address=path, public=path, subdirectory=subdirectory)
-    return _git(place, subdirectory)
+    if path is None:
+        kind = _kind_of_url(place)
+    elif place.endswith(".zip"):
+        kind = "zip"
+    elif is_there(path) or place.startswith("file://"):
+        kind = "folder"
+    else:
+        _check_scp_like(place)
+        kind = "git"
+    address = place if path is None else path
+    return Location(
+        kind=kind, address=address, public=without_credentials(address), subdirectory=subdirectory
+    )
 
 
 def check_version(version: str) -> str:
@@ -116,52 +124,65 @@ def _local_path(place: str) -> str | None:
             )
         return path
     scheme, colon, _ = place.partition("://")
-    return None if colon and scheme.isalnum() else place
+    return None if colon and "/" not in scheme else place
 
 
-def _zip(place: str, path: str | None, subdirectory: str) -> Location:
-    if path is None and place.partition("://")[0] not in ("http", "https"):
+def _kind_of_url(place: str) -> str:
+    """Say whether a URL is that of a zip archive or a Git remote. Raises SourceRefused."""
+    kind = "zip" if place.endswith(".zip") else "git"
+    scheme, _, rest = place.partition("://")
+    if scheme not in (("http", "https") if kind == "zip" else SCHEMES):
+        raise _unknown_transport(f"{scheme}://", kind)
+    host = _host(scheme, rest)
+    if kind == "git" and scheme == "http" and host not in LOOPBACK:
         raise SourceRefused(
-            f"`{without_credentials(place)}` cannot be fetched",
-            hints=["a zip archive is a local file, or comes over http or https"],
+            f"`{without_credentials(place)}` is not encrypted", hints=["use https, or ssh"]
         )
-    address = place if path is None else path
-    return Location(
-        kind="zip",
-        address=address,
-        public=without_credentials(address),
-        subdirectory=subdirectory,
-    )
+    return kind
 
 
-def _git(place: str, subdirectory: str) -> Location:
-    scheme, colon, rest = place.partition("://")
-    if colon:
-        host = rest.partition("/")[0].rpartition("@")[2]
-        name = host if host.startswith("[") else host.partition(":")[0]
-        if scheme not in SCHEMES or "::" in scheme:
-            raise _unknown_transport(place)
-        if scheme == "http" and name not in LOOPBACK:
-            hint = "use https, or ssh"
-            raise SourceRefused(f"`{without_credentials(place)}` is not encrypted", hints=[hint])
-        if not name or name.startswith("-") or rest.startswith("-"):
-            raise SourceRefused(f"`{without_credentials(place)}` has no host that can be a host")
-    elif "::" in place:
-        raise _unknown_transport(place)
+def _host(scheme: str, rest: str) -> str:
+    """Give the host of a URL, which must be one that every reader of URLs sees as the same.
+
+    What is refused is not repeated: it may be half of a password.
+    """
+    authority, _tail = _split(rest)
+    user, _, address = authority.rpartition("@")
+    if address.startswith("["):
+        host, closed, port = address[1:].partition("]")
+        letters = host.replace(":", "").replace(".", "") if closed else ""
     else:
-        _check_scp_like(place)
-    return Location(
-        kind="git", address=place, public=without_credentials(place), subdirectory=subdirectory
-    )
+        host, colon, port = address.partition(":")
+        port = colon + port
+        letters = _letters(host)
+    has_port = port.startswith(":") and port[1:].isdecimal()
+    looks_right = letters.isalnum() and not host.startswith("-") and (not port or has_port)
+    if not looks_right or user.startswith("-") or "\\" in user:
+        raise SourceRefused(
+            f"the address `{scheme}://...` names no host that can be one",
+            hints=["write `/`, `?`, `#` and `\\` in a password as `%2F`, `%3F`, `%23` and `%5C`"],
+        )
+    return host
+
+
+def _letters(host: str) -> str:
+    return host.replace("-", "").replace(".", "").replace("_", "")
 
 
 def _check_scp_like(place: str) -> None:
     """Accept `[user@]host:path`; everything else is a path that is not there."""
+    if "::" in place:
+        raise _unknown_transport(place.partition("::")[0] + "::", "git")
     before, colon, path = place.partition(":")
     user, at, host = before.rpartition("@")
-    letters = host.replace("-", "").replace(".", "").replace("_", "")
-    looks_right = letters.isalnum() and not host.startswith("-") and "/" not in before
-    if not colon or not path or path.startswith("-") or not looks_right or user.startswith("-"):
+    if colon and not at and "@" in path.partition("/")[0]:
+        raise SourceRefused(
+            "a remote with a user and a password needs a scheme",
+            hints=["write `https://HOST/PATH`, and leave the password to a credential helper"],
+        )
+    is_host = _letters(host).isalnum() and not host.startswith("-") and host not in SCHEMES
+    is_user = not at or (user and not user.startswith("-"))
+    if not path or path.startswith("-") or not is_host or not is_user:
         raise SourceRefused(
             f"there is no project at `{place[:200]}`",
             hints=[
@@ -169,14 +190,19 @@ def _check_scp_like(place: str) -> None:
                 "`https://HOST/PATH` or `git@HOST:PATH`"
             ],
         )
-    del at
 
 
-def _unknown_transport(place: str) -> SourceRefused:
-    return SourceRefused(
-        f"`{without_credentials(place)[:200]}` uses a transport that is not allowed",
-        hints=[f"allowed are {', '.join(SCHEMES)} and `user@host:path`"],
-    )
+def _unknown_transport(name: str, kind: str) -> SourceRefused:
+    hint = f"allowed are {', '.join(SCHEMES)} and `user@host:path`"
+    if kind == "zip":
+        hint = "a zip archive is a local file, or comes over http or https"
+    return SourceRefused(f"`{name[:40]}` is a transport that is not allowed", hints=[hint])
+
+
+def _split(rest: str) -> tuple[str, str]:
+    """Split what follows `://` into who and where, and the path with the query."""
+    end = min(at for at in (rest.find("/"), rest.find("?"), len(rest)) if at >= 0)
+    return rest[:end], rest[end:]
 
 
 def without_credentials(url: str) -> str:
@@ -184,10 +210,10 @@ def without_credentials(url: str) -> str:
     scheme, colon, rest = url.partition("://")
     if not colon:
         return url
-    authority, slash, path = rest.partition("/")
+    authority, path = _split(rest)
     user, at, host = authority.rpartition("@")
     if at and (scheme != "ssh" or ":" in user):
         keep = user.partition(":")[0] + "@" if scheme == "ssh" else ""
         authority = keep + host
     path = path.partition("?")[0] if scheme in ("http", "https") else path
-    return f"{scheme}://{authority}{slash}{path}"
+    return f"{scheme}://{authority}{path}"

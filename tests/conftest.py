@@ -32,6 +32,19 @@ def environ(tmp_path):
 
 
 @pytest.fixture
+def network():
+    """What a call needs that talks to a package index: certificates, mirrors and uv's cache."""
+    prefixes = ("SSL_", "PIP_", "UV_", "REQUESTS_", "CURL_")
+    found = {
+        k: v
+        for k, v in os.environ.items()
+        if k.startswith(prefixes) or k.lower().endswith("_proxy")
+    }
+    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "uv")
+    return {"UV_CACHE_DIR": cache, **found}
+
+
+@pytest.fixture
 def machine(environ):
     opened = Machine(environ)
     yield opened

@@ -10,13 +10,13 @@ import os
 
 from repro import digest
 from repro.environments.interpreters import look, on_path
-from repro.environments.memo import Memo, stamp
+from repro.environments.memo import Memo, settled, stamp
 from repro.lock import Artifact, EnvironmentLock, Interpreter
 from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from repro.environments.interpreters import Python
     from repro.ports import Progress
@@ -24,17 +24,19 @@ if TYPE_CHECKING:
 
 NAMES = ("python", "python3")
 PASSED = ("VIRTUAL_ENV", "CONDA_PREFIX")
-DESCRIPTIONS = {".dist-info": ("RECORD", "METADATA"), ".egg-info": ("PKG-INFO",)}
+DESCRIPTIONS = {"dist-info": ("RECORD", "METADATA"), "egg-info": ("PKG-INFO",)}
+POINTERS = ("pth", "egg-link")
 NO_PYTHON = Interpreter(implementation="none", version="", abi="", platform="")
 
 
 class Here:
     """The caller's own environment, entered."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        """Pass on where the caller is."""
+    def __init__(self, environ: Mapping[str, str], first: Iterable[str]) -> None:
+        """Pass on where the caller is; the folders `first` come before the others."""
         self.variables: Mapping[str, str] = {n: environ[n] for n in PASSED if n in environ}
-        self.path = tuple(p for p in environ.get("PATH", "").split(os.pathsep) if p)
+        given = environ.get("PATH", "").split(os.pathsep)
+        self.path: tuple[str, ...] = (*first, *(p for p in given if os.path.isabs(p)))
 
     def release(self) -> None:
         """Do nothing: the environment is not ours."""
@@ -56,10 +58,11 @@ class Local:
         An environment without any Python is not an error: a project may need none.
         """
         del request, progress
-        python = self._python()
+        _path, python = self._python()
         if python is None:
             return EnvironmentLock(kind=self.kind, interpreter=NO_PYTHON)
-        memo = Memo(os.path.join(self._folder, "installed.json"))
+        name = digest.of_value("repro/sites", python.sites)
+        memo = Memo(os.path.join(self._folder, f"installed-{name[:16]}.json"))
         found = tuple(
             artifact
             for folder in dict.fromkeys(python.sites)
@@ -69,19 +72,25 @@ class Local:
         return EnvironmentLock(kind=self.kind, interpreter=python.identity, artifacts=found)
 
     def realize(self, lock: EnvironmentLock, progress: Progress) -> Here:
-        """Enter the environment as it is."""
-        del lock, progress
-        return Here(self._environ)
+        """Enter the environment as it is.
 
-    def _python(self) -> Python | None:
+        Where `python` is a shim that would choose anew in the folder of the step, what it chose
+        for the lock comes first.
+        """
+        del lock, progress
+        path, python = self._python()
+        shim = python is not None and os.path.realpath(path) != os.path.realpath(python.executable)
+        return Here(self._environ, [os.path.dirname(python.executable)] if python and shim else [])
+
+    def _python(self) -> tuple[str, Python | None]:
         memo = Memo(os.path.join(self._folder, "interpreters.json"))
         try:
             for name in NAMES:
                 for candidate in on_path(name, self._environ):
                     python = look(candidate, self._environ, memo)
                     if python is not None:
-                        return python
-            return None
+                        return candidate, python
+            return "", None
         finally:
             memo.save()
 
@@ -93,24 +102,24 @@ def _installed(folder: str, memo: Memo) -> Iterator[Artifact]:
     except OSError:
         return
     for name in names:
-        stem, dot, ending = name.rpartition(".")
-        names_of = DESCRIPTIONS.get(dot + ending)
+        stem, _, ending = name.rpartition(".")
         path = os.path.join(folder, name)
-        if names_of is not None:
-            yield _package(path, stem, dot + ending, names_of, memo)
-        elif ending in ("pth", "egg-link"):
+        if ending in DESCRIPTIONS:
+            yield _package(path, stem, ending, memo)
+        elif ending in POINTERS:
             known = _digest(path, memo)
             yield Artifact(name=name, version="", kind="directory", digest=known)
 
 
-def _package(path: str, stem: str, ending: str, names: tuple[str, ...], memo: Memo) -> Artifact:
+def _package(path: str, stem: str, ending: str, memo: Memo) -> Artifact:
     name, _, version = stem.partition("-")
-    places = [os.path.join(path, one) for one in names]
+    # The last place is `path` itself: an egg-info may be a single file.
+    places = [*(os.path.join(path, inside) for inside in DESCRIPTIONS[ending]), path]
     known = next((d for d in (_digest(place, memo) for place in places) if d), digest.EMPTY)
     return Artifact(
         name=name.lower().replace("_", "-").replace(".", "-"),
-        version=version,
-        kind="wheel" if ending == ".dist-info" else "directory",
+        version=version.partition("-py")[0],
+        kind="wheel" if ending == "dist-info" else "directory",
         digest=known,
         filename=os.path.basename(path),
     )
@@ -125,5 +134,6 @@ def _digest(path: str, memo: Memo) -> str:
     known = memo.get(path, mark)
     if known is None:
         known = digest.of_bytes(files.read(path) or b"")
-        memo.put(path, mark, known)
+        if settled(mark):
+            memo.put(path, mark, known)
     return str(known)

@@ -30,8 +30,12 @@ class Package(Value):
 
     @property
     def line(self) -> str:
-        """Ask for it in a requirements file; pip takes no extras with a URL."""
+        """Ask for it in a requirements file; pip takes no extras after a URL."""
         return self.path + self.extras
+
+    def named(self, name: str) -> str:
+        """Ask for it by its name, once that is known."""
+        return f"{name}{self.extras} @ {urls.of_path(self.path)}"
 
     def artifact(self, name: str) -> Artifact:
         """Lock it under `name`: its content is its version."""
@@ -42,27 +46,26 @@ class Package(Value):
 
 
 class Demand(Value):
-    """What is to be resolved together; the order in which it was written is gone."""
+    """What is to be resolved together; the order in which it was written is gone.
+
+    `checkouts` are the requirements that are fetched from a version control system.
+    """
 
     lines: tuple[str, ...]
+    checkouts: tuple[str, ...]
     constraints: tuple[str, ...]
     options: tuple[str, ...]
     packages: tuple[Package, ...]
     root: str
     sdists: bool
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Give the requirements that are built from a checkout or a local folder."""
-        checkouts = (line for line in self.lines if urls.is_checkout(line))
-        return (*checkouts, *(package.line for package in self.packages))
-
-    def written(self, session: Session) -> tuple[str, str]:
+    def written(self, session: Session, sources: Iterable[str]) -> tuple[str, str]:
         """Write the requirements and the constraints as files for a tool; give their paths.
 
-        Index options stand in the file: they may hold credentials, and arguments are public.
+        `sources` are the checkouts and local packages, in the form that the tool takes. Index
+        options stand in the file: they may hold credentials, and arguments are public.
         """
-        lines = (*self.options, *self.lines, *(package.line for package in self.packages))
+        lines = (*self.options, *self.lines, *sources)
         return (
             session.write_lines("requirements.txt", lines),
             session.write_lines("constraints.txt", self.constraints),
@@ -80,14 +83,15 @@ def demand(request: PythonEnvironment, root: str, *, sdists: bool) -> Demand:
     Build requirements are installed beside the others, as MLflow does. Raises EnvironmentFailed
     for local packages of a project that has no folder.
     """
-    lines = {*request.build_requirements, *request.requirements}
+    lines = sorted({*request.build_requirements, *request.requirements})
     if not root and (request.directories or any(_is_local(line) for line in lines)):
         raise EnvironmentFailed(
             f"`{request.source}` names local packages, and the project is in no folder here",
             hints=["fetch the project into a folder and run it from there"],
         )
     return Demand(
-        lines=tuple(sorted(_absolute(line, root) for line in lines)),
+        lines=tuple(_absolute(line, root) for line in lines if not urls.is_checkout(line)),
+        checkouts=tuple(line for line in lines if urls.is_checkout(line)),
         constraints=tuple(sorted(set(request.constraints))),
         options=tuple(_option(option, root) for option in request.options),
         packages=tuple(sorted(_packages(request, root), key=lambda p: p.given)),

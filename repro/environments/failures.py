@@ -69,7 +69,7 @@ def explain(text: str, message: str, log: str) -> ReproError:
         return Unreachable(
             "a package index or repository did not answer", hints=[*reasons, complete]
         )
-    return EnvironmentFailed(message, hints=[*reasons, *_advice(text), complete], log=log)
+    return EnvironmentFailed(message, hints=[*reasons, *_advice(text)], log=log)
 
 
 def essential(text: str) -> list[str]:

@@ -34,7 +34,8 @@ class Pip:
     def resolve(self, demand: Demand, python: Python, session: Session) -> list[Artifact]:
         """Find what `demand` needs on `python`, one file each."""
         self._prepare(python, session)
-        requirements, constraints = demand.written(session)
+        sources = (*demand.checkouts, *(package.line for package in demand.packages))
+        requirements, constraints = demand.written(session, sources)
         report = os.path.join(session.folder, "report.json")
         session.run(
             *(self._python, "-m", "pip", "install", "--dry-run", "--ignore-installed"),
@@ -57,7 +58,8 @@ class Pip:
         """Install exactly `artifacts`; local ones lie below `root`."""
         artifacts = list(artifacts)
         files = [a for a in artifacts if a.kind in ("wheel", "sdist")]
-        sources = [_source(a, root) for a in artifacts if a.kind in ("vcs", "directory")]
+        sources = [a.url for a in artifacts if a.kind == "vcs"]
+        sources += [os.path.join(root, a.url) for a in artifacts if a.kind == "directory"]
         target = os.path.join(prefix, "bin", "python")
         install = (self._python, "-m", "pip", "--python", target, "install", "--no-deps")
         if files:
@@ -104,9 +106,3 @@ def _links(files: Iterable[Artifact], root: str) -> Iterable[str]:
     for file in files:
         url = f"{urls.placed(file.url, root)}#sha256={file.digest}"
         yield f'<a href="{html.escape(url)}">{html.escape(file.filename)}</a>'
-
-
-def _source(artifact: Artifact, root: str) -> str:
-    if artifact.kind == "directory":
-        return os.path.join(root, artifact.url)
-    return f"{artifact.name} @ {artifact.url}"

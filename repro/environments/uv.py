@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tomllib
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # The settings of a project that happens to be near must not leak in, nor may uv fetch a Python.
 ALONE = ("--no-config", "--no-python-downloads")
+NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*@")
 OPTIONS = {"--pre": "--prerelease=allow", "--trusted-host": "--allow-insecure-host="}
 """What uv does not read from a requirements file, and how its command line calls it."""
 
@@ -53,15 +55,15 @@ class Uv:
 
     def resolve(self, demand: Demand, python: Python, session: Session) -> list[Artifact]:
         """Find what `demand` needs on `python`, one file each."""
-        built = self._built(demand, python, session)
-        requirements, constraints = demand.written(session)
+        sources = self._sources(demand, python, session)
+        requirements, constraints = demand.written(session, sources.values())
         told = self._compiled(
             demand,
             python,
             session,
             *(() if demand.sdists else ("--only-binary=:all:",)),
-            *(f"--no-binary={name}" for name in built),
-            *(f"--refresh-package={name}" for name in built),
+            *(f"--no-binary={name}" for name in sources),
+            *(f"--refresh-package={name}" for name in sources),
             *("--constraints", constraints, requirements),
         )
         return [_artifact(package, demand, python.identity) for package in told]
@@ -93,13 +95,23 @@ class Uv:
         if folders:  # named as arguments: only then does uv not take an older build of a folder
             session.run(*install, *folders)
 
-    def _built(self, demand: Demand, python: Python, session: Session) -> list[str]:
-        """Give the names of what must be built from a checkout or a local folder."""
-        if not demand.sources:
-            return []
-        asked = session.write_lines("sources.txt", (*demand.options, *demand.sources))
+    def _sources(self, demand: Demand, python: Python, session: Session) -> dict[str, str]:
+        """Give the checkouts and local packages by name: those alone may then be built."""
+        sources = {}
+        for line in demand.checkouts:
+            known = NAMED.match(line)
+            name = known[1] if known else self._name(line, demand, python, session)
+            sources[name] = line if known else f"{name} @ {line}"
+        for package in demand.packages:
+            name = self._name(package.line, demand, python, session)
+            sources[name] = package.named(name)
+        return sources
+
+    def _name(self, line: str, demand: Demand, python: Python, session: Session) -> str:
+        """Ask what the package behind a path or URL is called."""
+        asked = session.write_lines("source.txt", (*demand.options, line))
         told = self._compiled(demand, python, session, "--no-deps", "--refresh", asked)
-        return [package["name"] for package in told if "vcs" in package or "directory" in package]
+        return str(told[0]["name"])
 
     def _compiled(
         self, demand: Demand, python: Python, session: Session, *arguments: str

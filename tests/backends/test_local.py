@@ -274,20 +274,26 @@ def test_output_is_bytes_and_needs_no_last_line():
     assert output.chunks == [("stdout", b"\xff\0\r\nend")]
 
 
-def test_output_of_both_streams_comes_in_the_order_of_writing():
-    text = "for i in 1 2 3 4 5; do echo o$i; sleep 0.03; echo e$i >&2; sleep 0.03; done"
-    _, output = run(bash(text))
-    assert [data for _, data in output.chunks] == [
-        f"{stream}{n}\n".encode() for n in range(1, 6) for stream in "oe"
+def test_output_of_both_streams_comes_live_and_in_the_order_of_writing(tmp_path):
+    text = """
+for word in o1 e1 o2 e2; do
+    case $word in o*) echo $word;; e*) echo $word >&2;; esac
+    until [ -e $word ]; do sleep 0.01; done
+done"""
+    chunks = []
+
+    def sink(stream, data):
+        chunks.append((stream, data))
+        (tmp_path / data.decode().strip()).touch()
+
+    end = Local().submit(bash(text, folder=str(tmp_path), timeout_ms=20_000), sink).wait()
+    assert end.cause == "exit"
+    assert chunks == [
+        ("stdout", b"o1\n"),
+        ("stderr", b"e1\n"),
+        ("stdout", b"o2\n"),
+        ("stderr", b"e2\n"),
     ]
-
-
-def test_output_is_delivered_while_the_command_runs():
-    output = Output()
-    running = Local().submit(bash("echo first; sleep 60"), output)
-    output.wait_for(b"first\n")
-    assert running.poll() is None
-    running.cancel()
 
 
 def test_output_written_just_before_the_end_is_whole():
@@ -372,6 +378,18 @@ def test_a_timeout_ends_what_does_not_listen():
     assert left(job) == [0]
 
 
+@linux
+def test_every_process_is_asked_however_deep_in_whatever_session():
+    output = Output()
+    deep = "trap 'echo asked; exit 0' TERM; echo ready; sleep 60 & wait"
+    text = '(setsid bash -c "$DEEP" & wait) & wait'
+    running = Local().submit(bash(text, more={"DEEP": deep}, grace_ms=20_000), output)
+    output.wait_for(b"ready")
+    running.cancel()
+    assert output.out == b"ready\nasked\n"
+    assert running.wait().code == 143
+
+
 def test_a_stopped_command_is_asked_too():
     text = "trap 'echo bye; exit 0' TERM; kill -STOP $$; sleep 60"
     end, output = run(bash(text, timeout_ms=300, grace_ms=20_000))
@@ -423,7 +441,7 @@ def test_cancel_at_any_moment_of_the_start_ends_it():
     with ThreadPoolExecutor(2) as pool:
         ends = list(pool.map(cancelled, range(60)))
     assert {(end.code, end.cause) for end, _ in ends} == {(143, "cancel")}
-    assert max(seconds for _, seconds in ends) < 2
+    assert max(seconds for _, seconds in ends) < 4
     assert not any(left(*jobs))
 
 
@@ -674,11 +692,9 @@ def elsewhere(job, word=b""):
 def test_without_a_subreaper_the_process_group_is_what_ends():
     deaf = "trap '' TERM; sleep 60 & sleep 60"
     cancelled = bash(deaf, grace_ms=100)
-    report = elsewhere(cancelled, b"c")
-    assert report["cause"] == "cancel"
-    assert report["code"] in {137, 143}
     behind = bash("(trap '' TERM; sleep 60; sleep 60) & exit 3")
-    report = elsewhere(behind)
-    assert (report["cause"], report["code"]) == ("exit", 3)
-    assert elsewhere(bash("exit 0"))["wall_ns"] < 5e9
+    with ThreadPoolExecutor(2) as pool:
+        cancel, end = pool.map(elsewhere, (cancelled, behind), (b"c", b""))
+    assert (cancel["cause"], end["cause"], end["code"]) == ("cancel", "exit", 3)
+    assert cancel["code"] in {137, 143}
     assert left(cancelled, behind) == [0, 0]
