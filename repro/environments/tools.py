@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LOG_PREFIX = "env-"
 DROPPED = (
     # what leads a tool to another environment than the one it is told
-    *("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP"),
+    *("VIRTUAL_ENV", "CONDA_PREFIX"),
     *("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET", "UV_PREFIX", "UV_VENV_SEED"),
     *("PIP_PYTHON", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_VIRTUALENV"),
     # what weakens or hides what it does
@@ -57,7 +57,8 @@ class Session:
         self.log = log
         self._failure = failure
         self._keep = keep
-        self._environ = {n: v for n, v in environ.items() if n not in DROPPED} | FIXED
+        kept = {n: v for n, v in environ.items() if n not in DROPPED and n[:6] != "PYTHON"}
+        self._environ = kept | FIXED
 
     def write_lines(self, name: str, lines: Iterable[str]) -> str:
         """Put a text file into the folder; give its path."""

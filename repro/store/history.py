@@ -131,13 +131,13 @@ class History:
         wanted = {"project": project, "entry_point": entry_point, "status": status}
         given = {name: value for name, value in wanted.items() if value}
         where = " AND ".join(f"{name} = ?" for name in given) or "1"
-        return self._select(where, tuple(given.values()), limit)
+        return self._select(where, tuple(map(_column, given.values())), limit)
 
     def latest(self, project: str, entry_point: str) -> RunRecord | None:
         """Give the last executed run of a step whose key parts are known."""
         for row in self._select(
             "project = ? AND entry_point = ? AND cached = 0 AND status != ?",
-            (project, entry_point, RUNNING),
+            (_column(project), _column(entry_point), RUNNING),
             20,
         ):
             if row.parts:
@@ -236,8 +236,8 @@ class History:
                 record.run_id,
                 record.started_ns,
                 record.status,
-                record.project,
-                record.entry_point,
+                _column(record.project),
+                _column(record.entry_point),
                 record.key,
                 int(record.cached),
                 canonical.encode(plain(record)),
@@ -270,6 +270,15 @@ class History:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+def _column(text: str) -> str | bytes:
+    """Give a text as SQLite takes it: a path that is no UTF-8 goes in as its bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape")
+    return text
 
 
 def _check_version(path: str, version: int) -> None:

@@ -369,7 +369,7 @@ def test_edits_while_the_tree_is_looked_at_are_never_missed(project, look):
             try:
                 look(folder)
             except SourceUnusable as error:
-                assert "changes while it is read" in error.message  # noqa: PT017
+                assert "changes while it is read" in error.message
     finally:
         over.set()
         thread.join()
