@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,10 +16,9 @@ from repro.store.results import Result, Results
 
 def corrupt(path, position=0):
     os.chmod(path, 0o600)
-    data = bytearray(path.read_bytes() if hasattr(path, "read_bytes") else open(path, "rb").read())
+    data = bytearray(pathlib.Path(path).read_bytes())
     data[position] ^= 0xFF
-    with open(path, "wb") as file:
-        file.write(data)
+    pathlib.Path(path).write_bytes(data)
 
 
 @settings(
@@ -83,7 +83,7 @@ def test_a_result_comes_back(machine):
 def test_every_damage_of_a_result_is_a_miss(machine):
     machine.results.put(result())
     path = machine.results.path(result().key)
-    good = open(path, "rb").read()
+    good = pathlib.Path(path).read_bytes()
     for position in range(len(good) - 1):
         bad = bytearray(good)
         bad[position] ^= 1

@@ -28,8 +28,7 @@ RUN = RunRecord(
 
 @pytest.fixture
 def history(tmp_path):
-    opened = History(str(tmp_path / "h"), lambda text: told.append(text))
-    told = opened.told = []
+    opened = History(str(tmp_path / "h"))
     yield opened
     opened.close()
 
