@@ -75,9 +75,8 @@ def interleave(
 def count(subject: Subject, place: Workspace) -> Count:
     """Count what a Python console script loads and starts; children only where strace works."""
     python = str(place.venv(subject.tool) / "bin" / "python")
-    log = _log(place)
-    _call((python, "-c", COUNT_MODULES, *subject.argv), subject, place, log)
-    modules = re.findall(r"^modules loaded: (\d+)$", log.read_text(), re.MULTILINE)
+    _call((python, "-c", COUNT_MODULES, *subject.argv), subject, place)
+    modules = re.findall(r"^modules loaded: (\d+)$", place.log.read_text(), re.MULTILINE)
     return Count(modules=int(modules[-1]), children=_children(subject, place))
 
 
@@ -86,18 +85,9 @@ def _children(subject: Subject, place: Workspace) -> int | None:
     if strace is None:
         return None
     with tempfile.TemporaryDirectory(dir=place.state) as folder:
-        follow = (
-            strace,
-            "-ff",
-            "-qq",
-            "--seccomp-bpf",
-            "-e",
-            "trace=%process",
-            "-o",
-            f"{folder}/trace",
-        )
+        follow = (strace, "-ff", "--seccomp-bpf", "-e", "trace=%process", "-o", f"{folder}/trace")
         try:
-            _call((*follow, *subject.argv), subject, place, _log(place))
+            _call((*follow, *subject.argv), subject, place)
         except CommandFailed:  # it has worked without strace, which many containers forbid
             return None
         traces = [path.read_text() for path in Path(folder).iterdir()]
@@ -106,12 +96,12 @@ def _children(subject: Subject, place: Workspace) -> int | None:
 
 def _sample(subject: Subject, place: Workspace) -> Sample:
     with subject.around():
-        return _call(subject.argv, subject, place, _log(place))
+        return _call(subject.argv, subject, place)
 
 
-def _call(argv: Sequence[str], subject: Subject, place: Workspace, log: Path) -> Sample:
+def _call(argv: Sequence[str], subject: Subject, place: Workspace) -> Sample:
     environ = place.environ(subject.tool)
-    with open(log, "wb") as told:
+    with open(place.log, "wb") as told:
         started = time.perf_counter()
         process = subprocess.Popen(
             argv,
@@ -125,10 +115,6 @@ def _call(argv: Sequence[str], subject: Subject, place: Workspace, log: Path) ->
         wall = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        end = log.read_text(errors="replace")[-2000:]
+        end = place.log.read_text(errors="replace")[-2000:]
         raise CommandFailed(f"{subject.name} ended with {process.returncode}:\n{end}")
     return Sample(cpu=(usage.ru_utime + usage.ru_stime) * 1000, wall=wall * 1000)
-
-
-def _log(place: Workspace) -> Path:
-    return place.state / "log"

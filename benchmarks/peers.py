@@ -1,4 +1,4 @@
-"""Measure repro beside mlflow, dvc and snakemake: `python benchmarks/peers.py --help`."""
+"""Measure repro beside mlflow, dvc and snakemake, and hold it against its budgets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main() -> None:
     chosen = _choose(subjects.all_subjects(place), options.only)
     counted = _counted(chosen, options.only)
     load = " ".join(f"{part:.2f}" for part in os.getloadavg())
-    versions = _install(place, chosen)
+    facts = _facts(load, _install(place, chosen), options.rounds)
     place.clear()
     for subject in chosen:
         subject.set_up()
@@ -36,7 +36,6 @@ def main() -> None:
         counts = {subject.name: measure.count(subject, place) for subject in counted}
     except (measure.CommandFailed, subjects.Unfit) as error:
         sys.exit(f"error: {error}")
-    facts = _facts(load, versions, options.rounds)
     report = table.markdown(table.Results(chosen, samples, counts), facts)
     sys.stdout.write(report)
     output = options.output or (None if options.only else RESULTS)
@@ -76,10 +75,9 @@ def _options() -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"`{text}` is not a number from 1 up")
+    return int(text)
 
 
 def _absolute(path: Path | None) -> Path | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from workspace import call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -49,19 +50,22 @@ class Unfit(Exception):
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool, the words that make it bring `out.txt` up to date, and the files that say how."""
+    """A tool, the words that make it bring `out.txt` up to date, and the files that say how.
+
+    `idle` is what it says when it has nothing to do; empty for a tool that always runs the step.
+    """
 
     name: str
     words: tuple[str, ...]
     files: Mapping[str, str]
-    caches: bool = True
+    idle: str
 
 
 TOOLS = (
-    Tool("repro", ("run", ".", "--env-manager", "local"), {"MLproject": MLPROJECT}),
-    Tool("mlflow", ("run", ".", "--env-manager", "local"), {"MLproject": MLPROJECT}, caches=False),
-    Tool("dvc", ("repro",), {"dvc.yaml": DVC_YAML, ".dvc/config": DVC_CONFIG}),
-    Tool("snakemake", ("-c1",), {"Snakefile": SNAKEFILE}),
+    Tool("repro", ("run", ".", "--env-manager", "local"), {"MLproject": MLPROJECT}, "reused run"),
+    Tool("mlflow", ("run", ".", "--env-manager", "local"), {"MLproject": MLPROJECT}, ""),
+    Tool("dvc", ("repro",), {"dvc.yaml": DVC_YAML, ".dvc/config": DVC_CONFIG}, "up to date"),
+    Tool("snakemake", ("-c1",), {"Snakefile": SNAKEFILE}, "Nothing to be done"),
 )
 
 
@@ -130,8 +134,8 @@ def _noop(place: Workspace, tool: Tool, *, git: bool = True) -> Subject:
     return replace(
         subject,
         label=subject.label if git else f"{subject.label} outside Git",
-        around=lambda: _untouched(folder) if tool.caches else contextlib.nullcontext(),
-        set_up=lambda: _make_project(folder, tool.files, git=git),
+        around=lambda: _idle(tool, folder, place.log),
+        set_up=lambda: _make_project(place, folder, tool.files, git=git),
     )
 
 
@@ -141,7 +145,7 @@ def _first(place: Workspace, tool: Tool) -> Subject:
     return replace(
         _script(place, tool, name, tool.words, folder),
         around=lambda: _remade(folder),
-        set_up=lambda: _make_project(folder, tool.files, git=True),
+        set_up=lambda: _make_project(place, folder, tool.files, git=True),
     )
 
 
@@ -158,27 +162,23 @@ def _script(
     )
 
 
-def _make_project(folder: Path, files: Mapping[str, str], *, git: bool) -> None:
+def _make_project(place: Workspace, folder: Path, files: Mapping[str, str], *, git: bool) -> None:
     for name, text in {**files, "in.txt": "input\n", ".gitignore": IGNORED}.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    if not git:
-        return
-    author = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost")
-    unsigned = ("-c", "commit.gpgsign=false")
-    for words in (("init", "-q"), ("add", "."), (*author, *unsigned, "commit", "-qm", "input")):
-        subprocess.run(("git", *words), cwd=folder, check=True)
+    if git:
+        author = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost")
+        for words in (("init", "-q"), ("add", "."), (*author, "commit", "-qm", "input")):
+            call(("git", *words), folder, place.environ("git"))
 
 
 @contextlib.contextmanager
-def _untouched(folder: Path) -> Iterator[None]:
-    output = folder / "out.txt"
-    before = output.stat() if output.exists() else None
+def _idle(tool: Tool, folder: Path, log: Path) -> Iterator[None]:
+    made_before = (folder / "out.txt").exists()
     yield
-    after = output.stat()
-    if before and (before.st_ino, before.st_mtime_ns) != (after.st_ino, after.st_mtime_ns):
-        raise Unfit(f"{output} was made again although nothing had changed")
+    if made_before and tool.idle not in log.read_text():
+        raise Unfit(f"{tool.name} ran the step again although nothing had changed")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DISTRIBUTION = "repro-projects"
@@ -34,8 +38,13 @@ class Workspace:
 
     @property
     def state(self) -> Path:
-        """Give the folder for projects, stores and logs."""
-        return self.root / "state"
+        """Give the folder for projects and stores."""
+        return self.root / "benchmark-state"
+
+    @property
+    def log(self) -> Path:
+        """Give the file with what the last measured command said."""
+        return self.state / "log"
 
     @property
     def bytecode(self) -> Path:
@@ -88,10 +97,7 @@ class Workspace:
             "print(json.dumps({'Python': platform.python_version(), **found}))"
         )
         python = str(self.venv(tool) / "bin" / "python")
-        told = subprocess.run(
-            [python, "-I", "-c", code, *names], stdout=subprocess.PIPE, check=True
-        )
-        found: dict[str, str] = json.loads(told.stdout)
+        found: dict[str, str] = json.loads(call([python, "-I", "-c", code, *names]))
         return found
 
 
@@ -99,8 +105,8 @@ def _install(venv: Path, requests: list[str]) -> None:
     uv = _uv()
     python = venv / "bin" / "python"
     if not python.exists():
-        _call([*uv, "venv", "--quiet", "--python", sys.executable, str(venv)])
-    _call([*uv, "pip", "install", "--quiet", "--python", str(python), *requests])
+        call([*uv, "venv", "--quiet", "--python", sys.executable, str(venv)])
+    call([*uv, "pip", "install", "--quiet", "--python", str(python), *requests])
 
 
 def _uv() -> list[str]:
@@ -110,11 +116,19 @@ def _uv() -> list[str]:
         return [found]
     if importlib.util.find_spec("uv"):
         return [sys.executable, "-m", "uv"]
-    raise SystemExit("uv is needed: https://docs.astral.sh/uv/getting-started/installation/")
+    raise SystemExit("error: uv is needed: https://docs.astral.sh/uv/getting-started/installation/")
 
 
-def _call(command: list[str]) -> bytes:
-    ended = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+def call(
+    command: Sequence[str], folder: Path | None = None, environ: Mapping[str, str] | None = None
+) -> bytes:
+    """Run a command that is not measured, and give its stdout; end the benchmark if it fails."""
+    try:
+        ended = subprocess.run(
+            command, cwd=folder, env=environ, stdout=subprocess.PIPE, check=False
+        )
+    except OSError as error:
+        raise SystemExit(f"error: {error}") from None
     if ended.returncode:
-        raise SystemExit(f"failed: {' '.join(command)}")
+        raise SystemExit(f"error: failed: {' '.join(command)}")
     return ended.stdout

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 
 
 def main() -> None:
-    """Run the command line and exit with its status."""
+    """Run the command line and exit with its status.
+
+    A hit is over in milliseconds: collecting garbage and taking the interpreter apart would be a
+    tenth of it, so neither is done where nothing but this thread ever ran.
+    """
+    gc.disable()
     from repro.cli import main as run
 
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    if "threading" in sys.modules:
+        sys.exit(status)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            pass  # the reader has gone
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -6,21 +6,17 @@ Grammar and selection rules are MLflow's; the extensions are described in
 
 from __future__ import annotations
 
-from repro import params, requirements, schemaerror, shelllint
+from repro import extensions, params, quantity, requirements, schemaerror, shelllint
 from repro.decode import Document, nearest
 from repro.errors import Problem, Where
 from repro.spec import (
-    Compare,
     CondaEnvironment,
     DockerEnvironment,
     EntryPoint,
-    Mount,
-    Need,
     OtherEnvironment,
     Parameter,
     Project,
     PythonEnvironment,
-    Resources,
     SparkJob,
 )
 from repro.value import Value
@@ -40,10 +36,6 @@ ENVIRONMENT_KEYS = ("conda_env", "python_env", "docker_env", "uv_env", "renv_env
 MLFLOW_ENVIRONMENT_KEYS = ENVIRONMENT_KEYS[:3]
 DOCUMENTED_TYPES = ("string", "float", "path", "uri")
 CHECKED_TYPES = ("int", "integer", "number", "double", "bool", "boolean")
-UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
-    f"{unit}i": 1024**power for power, unit in enumerate("KMGT", 1)
-}
 
 
 class Decoded(Value):
@@ -234,8 +226,8 @@ class _Decoder:
                 self.add("spark-job", message, root.key(key))
         return SparkJob(
             python_file=file.text if file and file.value is not None else "",
-            parameters=_texts(node.get("parameters")),
-            python_libraries=_texts(node.get("python_libraries")),
+            parameters=extensions.texts(node.get("parameters")),
+            python_libraries=extensions.texts(node.get("python_libraries")),
         )
 
     # -- environments
@@ -299,7 +291,7 @@ class _Decoder:
         return DockerEnvironment(
             image=image.text if image and image.value is not None else "",
             dockerfile=dockerfile.text if dockerfile and dockerfile.value is not None else "",
-            volumes=_texts(node.get("volumes")),
+            volumes=extensions.texts(node.get("volumes")),
             environment=tuple(
                 (item.text, None)
                 if item.kind == "scalar"
@@ -326,23 +318,25 @@ class _Decoder:
             name=name,
             command=command.text,
             parameters=declared,
-            description=_text(node.get("description")),
-            inputs=_globs(node.get("inputs")),
-            outputs=_globs(node.get("outputs")),
-            needs=tuple(_need(item) for item in _items(node.get("needs"))),
-            metrics=_texts(node.get("metrics")),
-            env=_mapping(node.get("env")),
-            pass_env=_texts(node.get("pass_env")),
-            secrets=_texts(node.get("secrets")),
-            network=_flag(node.get("network"), default=True),
-            mounts=tuple(_mount(item) for item in _items(node.get("mounts"))),
-            sandbox=_text(node.get("sandbox")),
-            shell=_text(node.get("shell")),
-            cache=_flag(node.get("cache"), default=True),
-            timeout_ms=milliseconds(timeout.value) if timeout else 0,
+            description=extensions.text(node.get("description")),
+            inputs=extensions.globs(node.get("inputs")),
+            outputs=extensions.globs(node.get("outputs")),
+            needs=tuple(extensions.need(item) for item in extensions.items(node.get("needs"))),
+            metrics=extensions.texts(node.get("metrics")),
+            env=extensions.mapping(node.get("env")),
+            pass_env=extensions.texts(node.get("pass_env")),
+            secrets=extensions.texts(node.get("secrets")),
+            network=extensions.flag(node.get("network"), default=True),
+            mounts=tuple(extensions.mount(item) for item in extensions.items(node.get("mounts"))),
+            sandbox=extensions.text(node.get("sandbox")),
+            shell=extensions.text(node.get("shell")),
+            cache=extensions.flag(node.get("cache"), default=True),
+            timeout_ms=quantity.milliseconds(timeout.value) if timeout else 0,
             retries=retries.value if retries else 0,
-            resources=_resources(node.get("resources")),
-            compare=tuple(_compare(k, n) for k, n in _pairs(node.get("compare"))),
+            resources=extensions.resources(node.get("resources")),
+            compare=tuple(
+                extensions.compare(k, n) for k, n in extensions.pairs(node.get("compare"))
+            ),
             environment=self._environment(node, path),
             line=key.line,
             command_line=command.line,
@@ -380,13 +374,13 @@ class _Decoder:
             name=name,
             type=word,
             default=None if default is None or default.plain() is None else str(default.plain()),
-            description=_text(node.get("description")),
-            choices=tuple(str(item.value) for item in _items(node.get("choices"))),
-            minimum=_text(node.get("minimum")),
-            maximum=_text(node.get("maximum")),
+            description=extensions.text(node.get("description")),
+            choices=tuple(str(item.value) for item in extensions.items(node.get("choices"))),
+            minimum=extensions.text(node.get("minimum")),
+            maximum=extensions.text(node.get("maximum")),
             optional=bool(optional and optional.value),
             flag=bool(flag and flag.value),
-            secret=_flag(node.get("secret"), default=False),
+            secret=extensions.flag(node.get("secret"), default=False),
             line=key.line,
         )
 
@@ -438,27 +432,6 @@ class _Decoder:
         self.problems.append(Problem(code="placeholder", message=message, where=where, hint=hint))
 
 
-def milliseconds(value: Any) -> int:
-    """Read a duration: a number of seconds, or a text such as `90s`, `15m`, `2h`."""
-    if isinstance(value, str):
-        number, unit = _number_and_unit(value)
-        return int(number * UNITS[unit])
-    return int(value * 1000)
-
-
-def size(value: int | str) -> int:
-    """Read a size in bytes: a number, or a text such as `512MiB`, `4G`."""
-    if isinstance(value, int):
-        return value
-    number, unit = _number_and_unit(value)
-    return int(number * SIZES[unit.removesuffix("B")])
-
-
-def _number_and_unit(text: str) -> tuple[float, str]:
-    digits = len(text) - len(text.lstrip("0123456789."))
-    return float(text[:digits]), text[digits:].strip()
-
-
 def _without_dates(value: Any) -> Any:
     """Write dates, which YAML has and JSON has not, as the text that a command would get."""
     if isinstance(value, dict):
@@ -479,70 +452,3 @@ def _spacing_hint(text: str, value: Node, known: list[str]) -> str:
         if text.startswith(f"{word} "):
             return f"a colon is missing: `{word}: {text[len(word) + 1 :].strip()}`"
     return ""
-
-
-def _items(node: Node | None) -> list[Node]:
-    return list(node.value) if node is not None and node.kind == "sequence" else []
-
-
-def _pairs(node: Node | None) -> list[tuple[Node, Node]]:
-    return node.items() if node is not None else []
-
-
-def _text(node: Node | None) -> str:
-    return node.text if node is not None else ""
-
-
-def _texts(node: Node | None) -> tuple[str, ...]:
-    return tuple(str(item.value) if item.text == "" else item.text for item in _items(node))
-
-
-def _globs(node: Node | None) -> tuple[str, ...] | None:
-    return None if node is None else _texts(node)
-
-
-def _flag(node: Node | None, *, default: bool) -> bool:
-    return default if node is None else bool(node.value)
-
-
-def _mapping(node: Node | None) -> dict[str, str]:
-    return {str(key.value): value.text for key, value in _pairs(node)}
-
-
-def _need(node: Node) -> Need:
-    if node.kind == "scalar":
-        return Need(step=node.text)
-    return Need(step=_text(node.get("step")), parameters=_mapping(node.get("parameters")))
-
-
-def _mount(node: Node) -> Mount:
-    if node.kind == "scalar":
-        source, _, target = node.text.partition(":")
-        return Mount(source=source, target=target)
-    return Mount(
-        source=_text(node.get("source")),
-        target=_text(node.get("target")),
-        version=_text(node.get("version")),
-    )
-
-
-def _resources(node: Node | None) -> Resources:
-    if node is None:
-        return Resources()
-    cpus, memory, gpus = (node.get(name) for name in ("cpus", "memory", "gpus"))
-    return Resources(
-        cpus=cpus.value if cpus else 0,
-        memory=size(memory.value) if memory else 0,
-        gpus=gpus.value if gpus else 0,
-    )
-
-
-def _compare(key: Node, node: Node) -> Compare:
-    if node.kind == "scalar":
-        return Compare(pattern=str(key.value), rule=node.text)
-    return Compare(
-        pattern=str(key.value),
-        rule="numeric",
-        rtol=_text(node.get("rtol")),
-        atol=_text(node.get("atol")),
-    )

@@ -102,7 +102,7 @@ def request_of(options: Options) -> Request:
     """Translate options into a request. Raises UsageError."""
     timeout = options.text("timeout")
     if timeout:
-        from repro.mlproject import milliseconds
+        from repro.quantity import milliseconds
 
         try:
             timeout_ms = milliseconds(timeout if timeout[-1].isalpha() else float(timeout))
@@ -184,8 +184,11 @@ class Watcher:
         """Take an event."""
         name = type(event).__name__
         if name == "Missed":
+            import gc
+
             from repro.cli import interruption
 
+            gc.enable()  # this will take longer than a hit
             interruption.arm()
         elif name == "Reused" and self.submitted is not None and not self.narrator.quiet:
             from repro.cli import replay

@@ -96,7 +96,7 @@ class Python:
             raise Unsupported("this environment is no python environment")
         python = self._interpreters.find(request.python, request.source)
         wanted = demand(request, self._root, sdists=self._sdists)
-        if not wanted.lines and not wanted.packages:
+        if not (wanted.lines or wanted.checkouts or wanted.packages):
             return EnvironmentLock(kind=self.kind, interpreter=python.identity)
         progress(f"resolving the packages of `{request.source}` for {python.identity}")
         message = f"the packages of `{request.source}` cannot be resolved for {python.identity}"

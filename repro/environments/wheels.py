@@ -16,7 +16,17 @@ IMPLEMENTATIONS = {"cpython": "cp", "pypy": "pp"}
 LEGACY = {"manylinux2014": (2, 17), "manylinux2010": (2, 12), "manylinux1": (2, 5)}
 LIBC = re.compile(r"(manylinux|musllinux)_(\d+)_(\d+)_")
 BUILD = re.compile(r"[^-]+-[^-]+-(\d+)[^-]*-[^-]+-[^-]+-[^-]+$")
-MACOS = re.compile(r"macosx_(\d+)_(\d+)_(.+)")
+MACOS_ARCHITECTURES = (
+    "arm64",
+    "x86_64",
+    "intel",
+    "fat64",
+    "fat3",
+    "fat32",
+    "universal2",
+    "universal",
+)
+MACOS = re.compile(rf"macosx_(\d+)_(\d+)_({'|'.join(MACOS_ARCHITECTURES)})$")
 LAST = (9,)
 
 
@@ -47,9 +57,9 @@ def _tag(python: str, abi: str, platform: str, interpreter: Interpreter) -> Rank
     ranks = {
         f"own{own}": (0, *_platform(platform)) if age == 0 else LAST,
         f"abi3{own}": (1 if age == 0 else 3, age, *_platform(platform)),
-        f"none{own}": (2, age, *_platform(platform)),
+        f"none{own}": (2, *_platform(platform)) if age == 0 else LAST,
         "nonepy": (4, age, *_platform(platform)),
-        f"any{own}": (5, age),
+        f"any{own}": (5,) if age == 0 else LAST,
         "anypy": (6, age),
     }
     return ranks.get(kind, LAST)
@@ -72,7 +82,7 @@ def _platform(platform: str) -> Rank:
     if (legacy := LEGACY.get(platform.partition("_")[0])) is not None:
         return (1, -legacy[0], -legacy[1], 1)
     if found := MACOS.match(platform):
-        return (1, -int(found[1]), -int(found[2]), int(found[3].startswith("universal")))
+        return (1, -int(found[1]), -int(found[2]), MACOS_ARCHITECTURES.index(found[3]))
     return (0,)
 
 

@@ -1,7 +1,7 @@
 """Commands that are hard to end, run as `shapes.py SHAPE [leave]`: each prints `ready`.
 
-All end by themselves after a minute, so that a failing test leaves nothing for long. With
-`leave` the command itself ends with code 0 at once, and its offspring stays.
+All but the stopped end by themselves after a minute, so that little stays after a failing test.
+With `leave` the command itself ends with code 0 at once, and its offspring stays.
 """
 
 import ctypes

@@ -558,7 +558,7 @@ def host(how, *jobs):
 @linux
 @pytest.mark.parametrize(
     ("name", "seconds"),
-    [("SIGINT", 6), ("SIGTERM", 6), ("SIGHUP", 6), ("SIGQUIT", 6), ("SIGKILL", 1.5)],
+    [("SIGINT", 6), ("SIGTERM", 6), ("SIGHUP", 6), ("SIGQUIT", 6), ("SIGKILL", 3)],
 )
 def test_our_death_leaves_nothing_of_any_shape(name, seconds):
     jobs = [shape(name) for name in SHAPES]

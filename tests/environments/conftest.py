@@ -66,7 +66,9 @@ class Wheelhouse:
             f"{described}/WHEEL": WHEEL.format(tag=tag),
             f"{described}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
         }
-        record = "".join(f"{path},sha256={_hash(text)},{len(text)}\n" for path, text in files.items())
+        record = "".join(
+            f"{path},sha256={_hash(text)},{len(text)}\n" for path, text in files.items()
+        )
         files[f"{described}/RECORD"] = f"{record}{described}/RECORD,,\n"
         path = self.folder / f"{name}-{version}-{tag}.whl"
         with zipfile.ZipFile(path, "w") as wheel:

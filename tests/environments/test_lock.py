@@ -8,11 +8,13 @@ import subprocess
 
 import pytest
 from environments.conftest import local_package
-from hypothesis import given, settings as effort
+from hypothesis import given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from repro.errors import EnvironmentFailed, InterpreterMissing, Unreachable
 from repro.lock import Artifact, EnvironmentLock, Interpreter
+from repro.spec import PythonEnvironment
 from repro.value import replace
 
 
@@ -133,13 +135,6 @@ def test_requirements_that_exclude_each_other_are_explained_in_a_few_lines(
         assert "beta" in log.read()
 
 
-def test_pip_says_who_wants_what(python, wheels, told):
-    with pytest.raises(EnvironmentFailed) as failed:
-        python("pip").lock(wheels.request("gamma", "beta>1.2"), told.append)
-    assert "The user requested beta>1.2" in failed.value.hints
-    assert "gamma 1.0 depends on beta<1.2" in failed.value.hints
-
-
 def test_a_package_that_has_no_wheel_names_the_way_to_build_it(python, wheels, told):
     with pytest.raises(EnvironmentFailed) as failed:
         python().lock(wheels.request("source_only"), told.append)
@@ -197,8 +192,6 @@ def test_settings_that_lead_elsewhere_are_not_passed_on(python, wheels, told, tm
 @pytest.mark.network
 def test_a_package_of_the_index_is_locked_and_installed(python, network, told):
     maker = python(environ=network)
-    from repro.spec import PythonEnvironment
-
     lock = maker.lock(PythonEnvironment(requirements=("iniconfig",)), told.append)
     assert [a.name for a in lock.artifacts] == ["iniconfig"]
     assert lock.artifacts[0].url.startswith("https://")

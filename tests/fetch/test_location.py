@@ -300,7 +300,28 @@ def test_every_text_is_a_place_or_refused(text):
     place_or_refused(text)
 
 
-WORDS = ["https", "ssh", "git", "file", "ext", "://", "::", ":", "/", "@", "#", "?", "..", "-", "host", "127.0.0.1", "[::1]", ".zip", "o=x", "\\"]
+WORDS = [
+    "https",
+    "ssh",
+    "git",
+    "file",
+    "ext",
+    "://",
+    "::",
+    ":",
+    "/",
+    "@",
+    "#",
+    "?",
+    "..",
+    "-",
+    "host",
+    "127.0.0.1",
+    "[::1]",
+    ".zip",
+    "o=x",
+    "\\",
+]
 
 
 @given(st.lists(st.sampled_from(WORDS)).map("".join))
