@@ -125,6 +125,11 @@ class SubmittedRun:
         return {a.name: a.shown for a in self._prepared.arguments}
 
     @property
+    def placed(self) -> bool:
+        """Say whether the outputs were written into a folder, and not only into the store."""
+        return self._prepared.placement is not None or bool(self._prepared.request.output)
+
+    @property
     def outputs(self) -> dict[str, Output]:
         """Give what the run made, by path."""
         name = self.record.outputs if self.record else ""

@@ -61,16 +61,8 @@ class Prepared(Value):
 
     @property
     def command(self) -> str:
-        """Give the command as the shell gets it. Raises ParameterInvalid."""
+        """Give the command as the shell gets it; secrets are variables. Raises ParameterInvalid."""
         return params.expand(self.template, self.arguments)
-
-    @property
-    def shown_command(self) -> str:
-        """Give the command with secrets hidden, for people and records."""
-        hidden = tuple(
-            replace(a, text="***", landed=None) if a.kind == "secret" else a for a in self.arguments
-        )
-        return params.expand(self.template, hidden)
 
 
 def prepare(request: Request, machine: Machine, emit: Emit) -> Prepared:
@@ -278,7 +270,7 @@ def begin(prepared: Prepared, started: int) -> RunRecord:
         started_ns=started,
         key=prepared.key,
         parts=step.parts(prepared.step),
-        command=prepared.shown_command,
+        command=prepared.command,
         parameters=tuple((a.name, a.shown, a.origin) for a in prepared.arguments),
         uri=found.uri,
         version=found.version,

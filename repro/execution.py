@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from repro import engine, explain, manifest, metrics, step
+from repro import engine, explain, manifest, metrics, params, step
 from repro.capture import Capture, OutputRefused, Shape
 from repro.errors import OutputMissing, ReproError, SourceUnusable
 from repro.events import Ended, Missed, Progress, Started, Warned
@@ -67,8 +67,9 @@ def execute(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> Ru
         answer = engine.look_up(prepared, machine)
         if answer.result is not None and reason == NOTHING:
             return engine.reuse(prepared, answer, machine, emit)
-        emit(Missed(step=prepared.name, key=prepared.key, reason=reason or why(prepared, machine)))
-        return _Execution(prepared, machine, emit, reason or why(prepared, machine)).run()
+        reason = reason or why(prepared, machine)
+        emit(Missed(step=prepared.name, key=prepared.key, reason=reason))
+        return _Execution(prepared, machine, emit, reason).run()
     finally:
         key_lock.free()
 
@@ -202,9 +203,7 @@ class _Execution:
         )
         try:
             self.emit(
-                Started(
-                    step=prepared.name, run_id=self.record.run_id, command=prepared.shown_command
-                )
+                Started(step=prepared.name, run_id=self.record.run_id, command=prepared.command)
             )
             self.end = self._waited(job)
         finally:
@@ -232,6 +231,7 @@ class _Execution:
     def _variables(self, realized: Realized, tracking: Any) -> dict[str, str]:
         prepared, environ = self.prepared, self.machine.environ
         secrets = {name: environ[name] for name in prepared.entry.secrets}
+        secrets |= {v: text for v, _name, text in params.secret_variables(prepared.arguments)}
         path = ":".join(realized.path)
         if prepared.lock.kind != "local":
             path = f"{path}:{PATH}" if path else PATH
@@ -306,7 +306,7 @@ class _Execution:
         self.record = replace(
             self.record,
             ended_ns=self.machine.now_ns(),
-            exit_code=end.code,
+            exit_code=end.code if end.code >= 0 else None,
             cause=end.cause,
             wall_ns=end.wall_ns,
             user_ns=end.user_ns,
@@ -416,7 +416,10 @@ class _Execution:
     def _settle_after(self, error: BaseException) -> None:
         """Record a run that an exception of ours, or a signal, has ended."""
         message = error.message if isinstance(error, ReproError) else type(error).__name__
-        self._describe()
+        try:
+            self._describe()
+        except (ReproError, OSError):
+            pass  # the log could not be kept: the run is settled without it
         status = (
             FAILED if isinstance(error, ReproError) and not hasattr(error, "signal") else KILLED
         )

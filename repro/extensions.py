@@ -76,8 +76,12 @@ def resources(node: Node | None) -> Resources:
     )
 
 
-def compare(key: Node, node: Node) -> Compare:
-    """Read one entry of `compare:`."""
+def compares(node: Node | None) -> tuple[Compare, ...]:
+    """Read `compare:`."""
+    return tuple(_compare(key, rule) for key, rule in pairs(node))
+
+
+def _compare(key: Node, node: Node) -> Compare:
     if node.kind == "scalar":
         return Compare(pattern=str(key.value), rule=node.text)
     return Compare(

@@ -334,9 +334,7 @@ class _Decoder:
             timeout_ms=quantity.milliseconds(timeout.value) if timeout else 0,
             retries=retries.value if retries else 0,
             resources=extensions.resources(node.get("resources")),
-            compare=tuple(
-                extensions.compare(k, n) for k, n in extensions.pairs(node.get("compare"))
-            ),
+            compare=extensions.compares(node.get("compare")),
             environment=self._environment(node, path),
             line=key.line,
             command_line=command.line,

@@ -100,16 +100,18 @@ def expand(template: Template, arguments: tuple[Argument, ...]) -> str:
     Raises ParameterInvalid where a value cannot be quoted safely.
     """
     by_name = {argument.name: argument for argument in arguments}
+    variables = {name: variable for variable, name, _text in secret_variables(arguments)}
     used = set(template.names)
     parts = [
-        text if context is None else _landed(by_name[text], context)
+        text if context is None else _landed(by_name[text], context, variables)
         for text, context in template.pieces
     ]
     for argument in arguments:
         if argument.origin == "extra":
             parts.append(f" --{quote(argument.name)} {quote(argument.value or '')}")
-        elif argument.name not in used and argument.kind == "flag" and _landed(argument, "bare"):
-            parts.append(f" {_landed(argument, 'bare')}")
+        elif argument.name not in used and argument.kind == "flag":
+            flag = _landed(argument, "bare", variables)
+            parts.append(f" {flag}" if flag else "")
     command = "".join(parts)
     size = len(command.encode("utf-8", "surrogateescape"))
     if size > LONGEST:
@@ -120,6 +122,16 @@ def expand(template: Template, arguments: tuple[Argument, ...]) -> str:
             hints=["write the value to a file and pass its path in a parameter of type `path`"],
         )
     return command
+
+
+def secret_variables(arguments: tuple[Argument, ...]) -> list[tuple[str, str, str]]:
+    """Give (variable, parameter, value) for every secret among the arguments.
+
+    The command names the variable, so that the value is on no command line of ours, where every
+    user of the machine could read it.
+    """
+    secrets = [a for a in arguments if a.kind == "secret" and a.text is not None]
+    return [(f"REPRO_SECRET_{i}", a.name, a.text or "") for i, a in enumerate(secrets)]
 
 
 def quote(text: str) -> str:
@@ -324,14 +336,18 @@ class Shell:
         return 1
 
 
-def _landed(argument: Argument, context: str) -> str:
-    """Write one value for one context."""
+def _landed(argument: Argument, context: str, variables: Mapping[str, str]) -> str:
+    """Write one value for one context; a secret as the variable that holds it."""
     value = argument.value
+    reference = "${" + variables.get(argument.name, "") + "}"
+    forms = {"bare": f'"{reference}"', "double": reference, "single": f"'\"{reference}\"'"}
+    if argument.name in variables and context in forms:
+        return forms[context]
     if argument.kind == "flag":
         return f"--{quote(argument.name)}" if (value or "").lower() in TRUE else ""
     if value is None:
         return ""
-    if value and PLAIN.issuperset(value):
+    if value and PLAIN.issuperset(value) and argument.name not in variables:
         return value
     if context == "bare":
         return quote(value)

@@ -167,6 +167,8 @@ def _run(request: Request, narrator: Narrator, options: Options) -> int:
     submitted = api.SubmittedRun(request, os.environ, watcher)
     watcher.submitted = submitted
     submitted.run()
+    if submitted.outputs and not submitted.placed and not narrator.quiet:
+        narrator.terminal.line(f"  outputs  repro outputs {submitted.run_id[:8]} --to DIR")
     _answer(submitted, options)
     record = submitted.record
     return errors.OK if record is not None and record.status == "FINISHED" else errors.FAILED

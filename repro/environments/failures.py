@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from repro.errors import ReproError
 
-SHOWN = 10
+SHOWN = 12
 WIDTH = 500
 
 FULL = re.compile(r"No space left on device|Disk quota exceeded|\(os error (28|122)\)")

@@ -260,7 +260,7 @@ def _local_version(folder: str) -> str:
 def _text(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
+            return file.read().strip()
     except OSError:
         return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import tomllib
 
 from repro.environments import urls, wheels
 from repro.environments.demand import parted
+from repro.errors import EnvironmentFailed
 from repro.lock import Artifact
 
 TYPE_CHECKING = False
@@ -123,7 +125,16 @@ class Uv:
             *(OPTIONS[word] + value for word, value in parts if word in OPTIONS),
             *arguments,
         )
-        return list(tomllib.loads(told).get("packages", ()))
+        packages = tomllib.loads(told).get("packages", ())
+        return [_absolute(package, session.folder) for package in packages]
+
+
+def _absolute(package: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Make local paths absolute: some versions of uv give them relative to where they ran."""
+    for source in (package.get("directory"), package.get("archive"), *package.get("wheels", ())):
+        if source and "path" in source:
+            source["path"] = os.path.realpath(os.path.join(folder, source["path"]))
+    return package
 
 
 def _artifact(package: dict[str, Any], demand: Demand, python: Interpreter) -> Artifact:
@@ -142,7 +153,7 @@ def _artifact(package: dict[str, Any], demand: Demand, python: Interpreter) -> A
         name=name,
         version=package["version"],
         kind="wheel" if urls.filename(url).endswith(".whl") else "sdist",
-        digest=file["hashes"]["sha256"],
+        digest=_sha256(file, url),
         filename=urls.filename(url),
         url=urls.kept(url, demand.root),
     )
@@ -158,6 +169,21 @@ def _file(package: dict[str, Any], python: Interpreter) -> dict[str, Any]:
 
 def _url(file: dict[str, Any]) -> str:
     return str(file["url"]) if "url" in file else urls.of_path(file["path"])
+
+
+def _sha256(file: dict[str, Any], url: str) -> str:
+    """Give the hash of a file; older versions of uv leave it out for files on disk."""
+    known = file.get("hashes", {}).get("sha256")
+    if known:
+        return str(known)
+    path = urls.path(url)
+    if not path:
+        raise EnvironmentFailed(
+            f"no SHA-256 is known for `{urls.filename(url)}`",
+            hints=["take an index that publishes them, or a newer uv"],
+        )
+    with open(path, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _pylock(artifacts: Iterable[Artifact], root: str) -> Iterator[str]:

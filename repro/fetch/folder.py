@@ -32,6 +32,8 @@ FORMAT = 1
 TICK_NS = 20_000_000
 """Two ticks of the coarsest kernel clock: a file may change again within it, unnoticed."""
 SECOND_NS = 1_000_000_000
+OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""A file that became a pipe meanwhile must not keep us waiting for a writer."""
 
 
 class Folder:
@@ -288,7 +290,7 @@ def _row(root: str, path: str) -> list[Any] | None:
         return None
     for _attempt in range(3):
         before, content, after = _hash(place)
-        if _state(before) == _state(after):
+        if _state(before) == _state(after) and stat.S_ISREG(after.st_mode):
             kind = "exec" if after.st_mode & 0o100 else "file"
             return [path, kind, content, after.st_size, *_state(after)]
     raise SourceUnusable(
@@ -298,7 +300,7 @@ def _row(root: str, path: str) -> list[Any] | None:
 
 def _hash(place: str) -> tuple[os.stat_result, str, os.stat_result]:
     try:
-        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(place, OPEN)
     except OSError as error:
         raise SourceUnusable(
             f"`{place}` cannot be read: {(error.strerror or '').lower()}",
@@ -314,10 +316,12 @@ def _hash(place: str) -> tuple[os.stat_result, str, os.stat_result]:
 def _copy(place: str, target: str, entry: Entry) -> str:
     """Copy one file and give the digest of what was copied."""
     try:
-        source_fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        source_fd = os.open(place, OPEN)
     except OSError:
         return ""
     try:
+        if not stat.S_ISREG(os.fstat(source_fd).st_mode):
+            return ""
         mode = 0o755 if entry.kind == "exec" else 0o644
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:

@@ -222,3 +222,21 @@ def test_a_refused_secret_is_not_shown():
     with pytest.raises(ParameterInvalid) as caught:
         params.expand(params.parse(secret.command), params.bind(secret, {"v": "s3 cr3t"}))
     assert "cr3t" not in caught.value.message
+
+
+@pytest.mark.parametrize("place", ["{v}", '"{v}"', "'{v}'", "a{v}b", '"a{v}b"'])
+def test_a_secret_reaches_the_program_through_a_variable(place, tmp_path):
+    secret = Parameter(name="v", secret=True)
+    command = f"printf %s {place}"
+    arguments = params.bind(entry(command, secret), {"v": "s3 $cr3t'\""})
+    text = params.expand(params.parse(command), arguments)
+    assert "cr3t" not in text
+    variables = {name: value for name, _parameter, value in params.secret_variables(arguments)}
+    done = subprocess.run(
+        ["bash", "-c", text],
+        capture_output=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin", **variables},
+    )
+    bare = place.strip("'\"").replace("{v}", "s3 $cr3t'\"")
+    assert done.stdout.decode() == bare

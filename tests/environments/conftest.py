@@ -116,6 +116,50 @@ def local_package(folder, name="local_one", requires=()):
     return folder
 
 
+def script(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def pretend(path, version):
+    """A Python that says it has another version, and notes when it is started."""
+    told = (
+        f'{{"implementation": "cpython", "version": "{version}", "abi": "a", "platform": "p", '
+        f'"executable": "{path}", "base": "{path}", "sites": []}}'
+    )
+    return script(path, f"echo started >> {path}.log\necho '{told}'")
+
+
+class Audited(list):
+    """What this process does, as far as `wanted` names it; a hook can never be taken away."""
+
+    def __init__(self, wanted):
+        self.wanted = wanted
+        sys.addaudithook(self.note)
+
+    def note(self, event, arguments):
+        if event == self.wanted:
+            self.append(str(arguments[0]))
+
+
+@pytest.fixture
+def processes():
+    """The processes that were started."""
+    audited = Audited("subprocess.Popen")
+    yield audited
+    audited.wanted = ""
+
+
+@pytest.fixture
+def opened():
+    """The files that were opened."""
+    audited = Audited("open")
+    yield audited
+    audited.wanted = ""
+
+
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory):
     """The packages that most tests take. Not to be changed."""
@@ -188,7 +232,8 @@ def agent(tmp_path, home, settings):
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdout.close()
 
 
 def output(realized, code):

@@ -8,7 +8,7 @@ import sys
 import venv
 
 import pytest
-from environments.test_interpreters import no_processes, pretend, script  # noqa: F401
+from environments.conftest import pretend, script
 
 from repro.environments import memo
 from repro.environments.bare import Local
@@ -104,32 +104,30 @@ def test_pth_files_are_part_of_it_by_their_content(local, place):
     assert first["alpha"] == second["alpha"]
 
 
-def test_the_second_time_no_process_is_started(local, place, no_processes):  # noqa: F811
+def test_the_second_time_no_process_is_started(local, place, processes):
     first = lock(local())
-    assert no_processes
-    no_processes.clear()
+    assert processes
+    processes.clear()
     assert lock(local()) == first
-    assert no_processes == []
+    assert processes == []
 
 
-def test_a_change_within_the_time_of_a_coarse_clock_is_seen(local, place):
-    record = place / "alpha-1.0.dist-info" / "RECORD"
-    first = lock(local()).digest
-    before = record.stat()
-    record.write_text("alpha.py,sha256=z,1\n")
-    os.utime(record, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert lock(local()).digest != first
+def test_a_file_is_not_read_again_once_its_time_can_be_trusted(local, opened):
+    caller = local(PATH=os.path.dirname(sys.executable))
+    first = lock(caller)
+    assert [path for path in opened if path.endswith("RECORD")]
+    opened.clear()
+    assert lock(caller) == first
+    assert [path for path in opened if path.endswith("RECORD")] == []
 
 
-def test_a_settled_file_is_not_read_again(local, place, home, tmp_path):
-    record = place / "alpha-1.0.dist-info" / "RECORD"
-    known = memo.Memo(str(tmp_path / "memo.json"))
-    known.put(str(record), memo.stamp(str(record)), "learned")
-    known.save()
-    again = memo.Memo(str(tmp_path / "memo.json"))
-    assert again.get(str(record), memo.stamp(str(record))) == "learned"
-    record.write_text("alpha.py,sha256=z,1,longer\n")
-    assert again.get(str(record), memo.stamp(str(record))) is None
+def test_a_file_written_just_now_is_read_again(local, place, opened):
+    lock(local())
+    opened.clear()
+    lock(local())
+    assert [path for path in opened if path.endswith("RECORD")]
+    assert memo.settled(memo.stamp(os.__file__))
+    assert not memo.settled(memo.stamp(str(place / "alpha-1.0.dist-info" / "RECORD")))
 
 
 def test_another_environment_is_another_digest_and_back_again(local, place, tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
 import pytest
+from environments.conftest import pretend, script
 
 from repro.environments.interpreters import Interpreters
 from repro.errors import InterpreterMissing
@@ -14,22 +16,6 @@ from repro.value import replace
 RUNNING = ".".join(map(str, sys.version_info[:3]))
 MINOR = ".".join(map(str, sys.version_info[:2]))
 BASE = os.path.realpath(sys._base_executable)
-
-
-def script(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return path
-
-
-def pretend(path, version):
-    """A Python that says it has another version, and notes when it is started."""
-    told = (
-        f'{{"implementation": "cpython", "version": "{version}", "abi": "a", "platform": "p", '
-        f'"executable": "{path}", "base": "{path}", "sites": []}}'
-    )
-    return script(path, f"echo started >> {path}.log\necho '{told}'")
 
 
 def starts(path):
@@ -48,21 +34,6 @@ def search(tmp_path, home):
     return make
 
 
-@pytest.fixture
-def no_processes():
-    """Give the processes started since; the hook of this process cannot be taken away again."""
-    started = []
-    hook = {"on": True}
-
-    def note(event, arguments):
-        if hook["on"] and event == "subprocess.Popen":
-            started.append(arguments[1])
-
-    sys.addaudithook(note)
-    yield started
-    hook["on"] = False
-
-
 def test_the_running_interpreter_answers_for_its_own_version(search):
     for version in ("", RUNNING, MINOR):
         python = search().find(version)
@@ -71,13 +42,13 @@ def test_the_running_interpreter_answers_for_its_own_version(search):
         assert python.identity.abi.startswith(sys.implementation.cache_tag)
 
 
-def test_what_was_learned_starts_no_process_again(search, no_processes):
+def test_what_was_learned_starts_no_process_again(search, processes):
     first = search().find(MINOR)
-    assert no_processes
-    no_processes.clear()
+    assert processes
+    processes.clear()
     assert search().find(MINOR) == first
     assert search().fitting(first.identity) == first
-    assert no_processes == []
+    assert processes == []
 
 
 def test_the_newest_patch_wins_and_then_the_order(search, tmp_path):
@@ -166,16 +137,16 @@ def test_a_wrapper_is_asked_every_time(search, tmp_path):
     assert starts(real) == 2
 
 
-def test_a_shim_of_pyenv_is_asked_again_when_its_choice_may_differ(search, tmp_path, monkeypatch):
+def test_a_shim_of_pyenv_is_asked_again_when_its_choice_may_differ(search, tmp_path):
     root = tmp_path / "pyenv"
     real = pretend(root / "versions" / "3.98.1" / "bin" / "python", "3.98.1")
     script(root / "shims" / "python3.98", f'exec {real} "$@"')
     project = tmp_path / "project" / "inside"
     project.mkdir(parents=True)
-    monkeypatch.chdir(project)
 
     def find(**more):
-        return search(PATH=str(root / "shims"), **more).find("3.98")
+        with contextlib.chdir(project):
+            return search(PATH=str(root / "shims"), **more).find("3.98")
 
     find()
     find()
@@ -190,7 +161,7 @@ def test_a_shim_of_pyenv_is_asked_again_when_its_choice_may_differ(search, tmp_p
     assert starts(real) == 3
 
 
-def test_code_of_the_current_folder_is_not_run(search, tmp_path, monkeypatch):
+def test_code_of_the_current_folder_is_not_run(search, tmp_path):
     (tmp_path / "json.py").write_text("raise SystemExit('run')\n")
-    monkeypatch.chdir(tmp_path)
-    assert search(PYTHONPATH=str(tmp_path)).find("").identity.version == RUNNING
+    with contextlib.chdir(tmp_path):
+        assert search(PYTHONPATH=str(tmp_path)).find("").identity.version == RUNNING

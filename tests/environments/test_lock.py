@@ -200,7 +200,7 @@ def test_a_package_of_the_index_is_locked_and_installed(python, network, told):
 
 ARTIFACTS = st.lists(
     st.builds(
-        lambda **fields: Artifact(**fields),
+        Artifact,
         name=st.sampled_from(["a", "b", "c", "d"]),
         version=st.sampled_from(["1", "2"]),
         kind=st.sampled_from(["wheel", "sdist", "vcs", "directory"]),

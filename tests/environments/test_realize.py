@@ -264,7 +264,7 @@ def test_a_builder_that_outlives_its_starter_keeps_the_place(agent, lock, home, 
     slow = 'mkdir -p "$prefix"; echo > "$prefix/begun"; sleep 1; echo > "$prefix/ended"'
     process = agent(lock, **fake_uv(tmp_path, slow))
     prefix = pathlib.Path(home, "envs", lock.digest[: cache.KEY_LENGTH])
-    _wait(lambda: (prefix / "begun").exists())
+    _wait((prefix / "begun").exists)
     process.kill()
     process.wait()
     (entry,) = cache.environments(home)
