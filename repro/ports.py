@@ -170,7 +170,10 @@ if TYPE_CHECKING:
             """Write files into a folder, each checked against its digest."""
 
         def project(self, load: Callable[[Tree], tuple[Project, tuple[str, ...]]]) -> Project:
-            """Give the project, decoded by `load` unless it is known."""
+            """Give the project, decoded by `load` unless it is known.
+
+            `load` gives the project with the paths that it read.
+            """
 
         def remember(self) -> None:
             """Keep what was learned for the next time."""

@@ -172,6 +172,13 @@ class Project(Value):
         return next((e for e in self.entry_points if e.name == name), None)
 
 
+def installs_itself(project: Project) -> bool:
+    """Say whether an environment of the project holds a package from the project's own files."""
+    wanted = [project.environment, *(entry.environment for entry in project.entry_points)]
+    pythons = [e.python if isinstance(e, CondaEnvironment) else e for e in wanted]
+    return any(isinstance(e, PythonEnvironment) and e.directories for e in pythons)
+
+
 CLASSES = {
     c.__name__: c
     for c in (

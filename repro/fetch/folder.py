@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Loader = Callable[["Folder"], tuple[Project, tuple[str, ...]]]
 
-FORMAT = 1
+FORMAT = 2
 TICK_NS = 20_000_000
 """Two ticks of the coarsest kernel clock: a file may change again within it, unnoticed."""
 SECOND_NS = 1_000_000_000
@@ -119,25 +119,60 @@ class Folder:
     # -- the project
 
     def project(self, load: Loader) -> Project:
-        """Give the project, decoded by `load` unless the memo has it.
+        """Give the project, decoded by `load` unless the files it was decoded from are the same.
 
-        `load` gives the project and the files outside of the tree that it read.
+        `load` gives the project and the paths that it read.
         """
         known = self.memo.get("project")
-        if known is not None and all(_facts(row[0]) == row[1:] for row in known["reads"]):
+        if known is not None and self._still_holds(known):
             try:
                 project: Project = value.load(known["project"], spec.CLASSES)
             except (KeyError, TypeError):  # of another version of repro
                 pass
             else:
+                self._bind(known)
                 return project
-        project, outside = load(self)
-        self.memo["project"] = {
+        project, paths = load(self)
+        contents = self._contents()
+        outside = [path for path in paths if path.startswith(("/", ".."))]
+        known = {
             "project": value.dump(project),
-            "reads": [[path, *_facts(path)] for path in outside],
+            "outside": [[path, *_facts(os.path.join(self.root, path))] for path in outside],
+            "inside": [[path, contents.get(path, "")] for path in paths if path not in outside],
+            "names": _project_names(contents),
+            "whole": spec.installs_itself(project) or self._through_links(paths, contents),
         }
-        self.changed = True
+        self._bind(known)
         return project
+
+    def _still_holds(self, known: dict[str, Any]) -> bool:
+        """Say whether all that a project was decoded from is as it was."""
+        if any(_facts(os.path.join(self.root, path)) != facts for path, *facts in known["outside"]):
+            return False
+        if known["tree"] == self.memo["tree"]:
+            return True
+        contents = self._contents()
+        return (
+            not known["whole"]
+            and known["names"] == _project_names(contents)
+            and all(contents.get(path, "") == content for path, content in known["inside"])
+            and not self._through_links([path for path, _content in known["inside"]], contents)
+        )
+
+    def _through_links(self, paths: Iterable[str], contents: dict[str, str]) -> bool:
+        """Say whether some path is read by way of a link, so that its own entry does not tell."""
+        return any(
+            path not in contents and os.path.exists(os.path.join(self.root, path)) for path in paths
+        )
+
+    def _bind(self, known: dict[str, Any]) -> None:
+        if known.get("tree") != self.memo["tree"]:
+            known["tree"] = self.memo["tree"]
+            self.memo["project"] = known
+            self.changed = True
+
+    def _contents(self) -> dict[str, str]:
+        return {row[0]: row[2] for row in self.memo["files"] if row[1] in ("file", "exec")}
 
     def remember(self) -> None:
         """Write the memo if anything was learned."""
@@ -188,7 +223,7 @@ class Folder:
             "files": tree,
             "tree": digest_now,
             "git": found.git,
-            "project": self.memo.get("project") if same else None,
+            "project": self.memo.get("project"),
             "derived": self.memo.get("derived", {}) if same else {},
         }
         self.changed = True
@@ -223,6 +258,11 @@ def _suspects(root: str, memo: dict[str, Any]) -> list[int] | None:
         if _state(status) != row[4:] or _racy(status, seen):
             found.append(index)
     return found
+
+
+def _project_names(contents: dict[str, str]) -> list[str]:
+    """Give the files that could be the MLproject file."""
+    return sorted(n for n in contents if "/" not in n and n.lower().startswith("mlproject"))
 
 
 def now_ns() -> int:

@@ -29,34 +29,33 @@ if TYPE_CHECKING:
 
 
 def inspect(tree: Tree) -> tuple[Decoded, tuple[str, ...]]:
-    """Decode the project of a tree; give it with the paths outside of the tree that were read.
+    """Decode the project of a tree; give it with all paths that were read, there or not.
 
     Raises ProjectInvalid only for an MLproject that cannot be read at all.
     """
-    outside: list[str] = []
+    paths: list[str] = []
 
     def read(path: str) -> bytes | None:
-        if os.path.isabs(path) or os.path.normpath(path).startswith(".."):
-            outside.append(path)
+        paths.append(os.path.normpath(path))
         return tree.read(path)
 
     top = [e.path for e in tree.entries() if "/" not in e.path and e.kind in ("file", "exec")]
     decoded = mlproject.decode(mlproject.file_of(top), read, schemas.load("mlproject"))
-    return decoded, tuple(outside)
+    return decoded, tuple(dict.fromkeys(paths))
 
 
 def load(tree: Tree, report: Callable[[Problem], None]) -> tuple[Project, tuple[str, ...]]:
-    """Give the project of a tree, ready to run, and what was read outside of the tree.
+    """Give the project of a tree, ready to run, and all paths that were read for it.
 
     Warnings go to `report`. Raises ProjectInvalid with all mistakes.
     """
-    decoded, outside = inspect(tree)
+    decoded, paths = inspect(tree)
     if decoded.errors:
         raise ProjectInvalid(decoded.errors)
     for problem in decoded.problems:
         if problem.level == "warning":
             report(problem)
-    return _with_packages(decoded.project, tree), outside
+    return _with_packages(decoded.project, tree), paths
 
 
 def _with_packages(project: Project, tree: Tree) -> Project:

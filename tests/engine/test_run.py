@@ -568,3 +568,51 @@ def test_a_record_is_json_that_fits_its_schema(counted, run):
         document = documents.run(done.record)
         json.dumps(document)
         jsonschema.validate(document, schemas.load("run"))
+
+
+def test_an_environment_file_behind_a_link_is_read_again(project, run, machine):
+    folder = project(
+        {
+            "MLproject": "python_env: env.yaml\nentry_points: {main: {command: 'true'}}\n",
+            "envs/a.yaml": "python: '3.1'\n",
+        }
+    )
+    (folder / "env.yaml").symlink_to("envs/a.yaml")
+
+    def python():
+        tree = machine.tree(Request(uri=str(folder), caller="/"), lambda _text: None)
+        found = tree.project(lambda t: machine.load(t, lambda _event: None)).environment.python
+        tree.remember()
+        return found
+
+    assert python() == "3.1"
+    (folder / "envs/a.yaml").write_text("python: '3.2'\n")
+    assert python() == "3.2"
+    (folder / "env.yaml").unlink()
+    (folder / "env.yaml").write_text("python: '3.3'\n")
+    assert python() == "3.3"
+
+
+def test_a_project_is_decoded_again_only_when_its_own_files_change(project, machine):
+    folder = project(MLproject="entry_points: {main: {command: 'true'}}\n")
+    decoded = []
+
+    def look():
+        tree = machine.tree(Request(uri=str(folder), caller="/"), lambda _text: None)
+        tree.project(lambda t: decoded.append(1) or machine.load(t, lambda _event: None))
+        tree.remember()
+
+    look()
+    (folder / "code.py").write_text("x")
+    look()
+    assert len(decoded) == 1
+    for change in (
+        lambda: (folder / "python_env.yaml").write_text("python: '3.1'\n"),
+        lambda: (folder / "MLproject").write_text("entry_points: {main: {command: x}}\n"),
+        lambda: (folder / "mlproject").write_text("entry_points: {main: {command: y}}\n"),
+        lambda: (folder / "python_env.yaml").unlink(),
+    ):
+        before = len(decoded)
+        change()
+        look()
+        assert len(decoded) == before + 1
