@@ -91,7 +91,7 @@ def prepare(request: Request, machine: Machine, emit: Emit) -> Prepared:
     made = placement.made_by(entry.name) if placement and not request.output else {}
     chosen = source.selection(entry, made)
     inputs = tree.inputs(chosen, entry.name)
-    lock = machine.lock(wanted, found.root, progress)
+    lock = machine.lock(wanted, tree, progress)
     one = step.Step(
         entry_point=entry.name,
         command=entry.command,

@@ -132,7 +132,7 @@ class _Execution:
 
     def run(self) -> RunRecord:
         prepared, machine = self.prepared, self.machine
-        realized = machine.realize(prepared.lock, prepared.source.root, self.progress)
+        realized = machine.realize(prepared.lock, prepared.tree, self.progress)
         try:
             self._make_room()
             self.record = machine.tracking.begin(self.record, self.emit)

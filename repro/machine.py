@@ -7,7 +7,7 @@ import sys
 import time
 
 from repro import location, manifest
-from repro.errors import SourceRefused, UsageError
+from repro.errors import SourceRefused, Unsupported, UsageError
 from repro.events import Warned
 from repro.source import Source
 from repro.spec import PythonEnvironment
@@ -66,8 +66,14 @@ class NoTracking:
 class Machine:
     """The adapters of one call. `close` removes its private files; nothing else is left open."""
 
-    def __init__(self, environ: Mapping[str, str], emit: Emit | None = None) -> None:
-        """Open the store that `environ` names, making it if needed."""
+    def __init__(
+        self, environ: Mapping[str, str], emit: Emit | None = None, *, looks_only: bool = False
+    ) -> None:
+        """Open the store that `environ` names, making it if needed.
+
+        With `looks_only`, nothing that belongs to a project is ever run, not even a build.
+        """
+        self.looks_only = looks_only
         self.environ = environ
         self.emit: Emit = emit or (lambda _event: None)
         self.platform = f"{sys.platform}-{os.uname().machine}"
@@ -277,9 +283,12 @@ class Machine:
 
     # -- environments
 
-    def lock(self, wanted: Environment | None, root: str, progress: Tell) -> EnvironmentLock:
-        """Give the lock of an environment: the caller's own, a known one, or a new one."""
-        del root
+    def lock(self, wanted: Environment | None, tree: Tree, progress: Tell) -> EnvironmentLock:
+        """Give the lock of an environment: the caller's own, a known one, or a new one.
+
+        A machine that only looks does not build packages of a project: that would run its code.
+        Raises Unsupported then.
+        """
         if wanted is None:
             lock = self._bare().lock(PythonEnvironment(), progress)
             self.locks.keep("", lock)
@@ -287,14 +296,32 @@ class Machine:
         name = self._request(wanted)
         known = self.locks.of_request(name)
         if known is None:
-            known = self._python("").lock(wanted, progress)
+            builds = isinstance(wanted, PythonEnvironment) and bool(wanted.directories)
+            if builds and self.looks_only:
+                raise Unsupported(
+                    "the environment holds a package of the project, which only a run builds",
+                    hints=["run the step once; its environment is known then"],
+                )
+            known = self._python(self._root(tree) if builds else "").lock(wanted, progress)
             self.locks.keep(name, known)
         return known
 
-    def realize(self, lock: EnvironmentLock, root: str, progress: Tell) -> Realized:
+    def realize(self, lock: EnvironmentLock, tree: Tree, progress: Tell) -> Realized:
         """Make an environment, or find it made."""
-        kind = self._bare() if lock.kind == "local" else self._python(root)
-        return kind.realize(lock, progress)
+        if lock.kind == "local":
+            return self._bare().realize(lock, progress)
+        builds = any(artifact.kind == "directory" for artifact in lock.artifacts)
+        return self._python(self._root(tree) if builds else "").realize(lock, progress)
+
+    def _root(self, tree: Tree) -> str:
+        """Give a folder with the files of a project, written for the occasion if need be."""
+        found = tree.source
+        if found.root:
+            return found.root
+        folder = os.path.join(self.home.scratch(), f"source-{found.tree[:16]}")
+        if not os.path.isdir(folder):
+            tree.materialize(tree.entries(), folder)
+        return folder
 
     def _request(self, wanted: Environment) -> str:
         """Name what is asked for: an unsaid Python version is that of this interpreter."""

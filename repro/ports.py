@@ -234,11 +234,11 @@ if TYPE_CHECKING:
             """Give what finds files by path, relative ones from `caller`."""
 
         def lock(
-            self, wanted: Environment | None, root: str, progress: Progress
+            self, wanted: Environment | None, tree: Tree, progress: Progress
         ) -> EnvironmentLock:
             """Give the lock of an environment, made now if there is none yet."""
 
-        def realize(self, lock: EnvironmentLock, root: str, progress: Progress) -> Realized:
+        def realize(self, lock: EnvironmentLock, tree: Tree, progress: Progress) -> Realized:
             """Make an environment."""
 
         def backend(self, name: str) -> Backend:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 
-from repro import api
+from repro import api, digest, events
 from repro.api import SubmittedRun
 from repro.errors import ExecutionException, Unsupported, UsageError
 from repro.plan import Request
@@ -19,15 +20,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ExecutionException", "SubmittedRun", "run"]
 
+ID_LENGTH = 32
+
 
 def run(  # noqa: PLR0913, PLR0917  (the signature of mlflow.projects.run)
-    uri: str,
+    uri: str | os.PathLike[str],
     entry_point: str = "main",
     version: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     docker_args: Mapping[str, Any] | None = None,
     experiment_name: str | None = None,
-    experiment_id: str | None = None,
+    experiment_id: str | int | None = None,
     backend: str = "local",
     backend_config: Mapping[str, Any] | str | None = None,
     use_conda: bool = True,  # noqa: FBT001, FBT002
@@ -71,39 +74,69 @@ def run(  # noqa: PLR0913, PLR0917  (the signature of mlflow.projects.run)
         raise Unsupported("docker is not available in this version")
     del backend_config  # the local backend has no settings
     request = Request(
-        uri=uri,
+        uri=os.fspath(uri),
         entry_point=entry_point,
         version=version or "",
         parameters=dict(parameters or {}),
         env_manager=env_manager or ("" if use_conda else "local"),
         backend=backend,
         storage=os.path.abspath(storage_dir) if storage_dir else "",
-        run_id=run_id or "",
+        run_id=_checked(run_id) if run_id else "",
         run_name=run_name or "",
         experiment_name=experiment_name or "",
-        experiment_id=str(experiment_id or ""),
+        experiment_id="" if experiment_id is None else str(experiment_id),
         parent_run=_active_run(),
         caller=os.getcwd(),
     )
-    submitted = api.submit(request, synchronous=synchronous, emit=relay)
+    submitted = api.submit(request, synchronous=synchronous, emit=Echo())
     if synchronous and not submitted.wait():
         raise api.failure(submitted)
     return submitted
 
 
-def relay(event: Event) -> None:
-    """Pass the output of a step to this process's own streams, as a child's would go there."""
-    from repro import events
+class Echo:
+    """Passes the output of one run to this process's own streams, as a child's would go there."""
 
-    if isinstance(event, events.Output):
-        stream = sys.stdout if event.stream == "stdout" else sys.stderr
-        if stream is not None:
-            stream.write(event.data.decode("utf-8", "replace"))
+    def __init__(self) -> None:
+        """Begin with nothing heard."""
+        decoder = codecs.getincrementaldecoder("utf-8")
+        self._decoders = {stream: decoder("replace") for stream in ("stdout", "stderr")}
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        if isinstance(event, events.Output):
+            try:
+                self._write(event.stream, event.data)
+            except (OSError, ValueError):
+                pass  # the stream is closed, or nobody reads it: the log of the run has it all
+        elif isinstance(event, events.Warned):
+            import logging
+
+            logging.getLogger("repro").warning(
+                "%s%s", event.text, event.hint and f" ({event.hint})"
+            )
+
+    def _write(self, name: str, data: bytes) -> None:
+        stream = sys.stdout if name == "stdout" else sys.stderr
+        if stream is None:
+            return
+        raw = getattr(stream, "buffer", None)
+        if raw is None:  # a stream of text alone, as in a notebook
+            stream.write(self._decoders[name].decode(data))
+        else:
             stream.flush()
-    elif isinstance(event, events.Warned):
-        import logging
+            raw.write(data)
+        stream.flush()
 
-        logging.getLogger("repro").warning("%s%s", event.text, event.hint and f" ({event.hint})")
+
+def _checked(run_id: str) -> str:
+    """Give a run id that may be used. Raises UsageError."""
+    if len(run_id) != ID_LENGTH or not set(run_id) <= digest.DIGITS:
+        raise UsageError(
+            f"`{run_id[:60]}` is no run id",
+            hints=[f"a run id has {ID_LENGTH} hexadecimal digits, in lower case"],
+        )
+    return run_id
 
 
 def _active_run() -> str:

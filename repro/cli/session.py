@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def machine(options: Options) -> Iterator[Machine]:
-    """Open this machine for the time of a command."""
-    opened = Machine(os.environ, narrator(options))
+    """Open this machine for the time of a command that runs no project."""
+    opened = Machine(os.environ, narrator(options), looks_only=True)
     try:
         yield opened
     finally:

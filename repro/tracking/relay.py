@@ -6,9 +6,11 @@ import os
 import shutil
 
 from repro.errors import Unreachable
-from repro.events import Warned
+from repro.events import Progress, Warned
+from repro.system import files
 from repro.tracking import outbox
 from repro.tracking.mirror import Mirror
+from repro.tracking.server import Refusal
 from repro.value import replace
 
 TYPE_CHECKING = False
@@ -38,7 +40,8 @@ class Relay:
         self.mirror.check()
         delivered, _left = outbox.deliver(self.folder, self.mirror)
         if delivered:
-            emit(Warned(step=record.entry_point, text=f"caught up with {delivered} earlier runs"))
+            text = f"sent {delivered} earlier run{'s' if delivered > 1 else ''} to `{self.mirror.name}`"
+            emit(Progress(step=record.entry_point, text=text))
         experiment_id, _name = self._experiment(record)
         run_id = self.mirror.begin(self._run(record, experiment_id))
         tracking = {
@@ -56,14 +59,9 @@ class Relay:
         try:
             self.mirror.finish(record.tracking["run_id"], record.status, tracked, ended_ms)
         except Unreachable as error:
-            self._keep(record, tracked, ended_ms)
-            emit(
-                Warned(
-                    step=record.entry_point,
-                    text=f"the tracking server does not answer: {error.message}",
-                    hint="the run is kept and sent with the next one, or by `repro log --deliver`",
-                )
-            )
+            hint = self._postponed(record, tracked, ended_ms, error)
+            text = f"the tracking server does not show this run whole: {error.message}"
+            emit(Warned(step=record.entry_point, text=text, hint=hint))
         return record
 
     def deliver(self) -> tuple[int, int]:
@@ -71,14 +69,27 @@ class Relay:
         self.mirror.check()
         return outbox.deliver(self.folder, self.mirror)
 
+    def _postponed(
+        self, record: RunRecord, tracked: Tracked, ended_ms: int, error: Unreachable
+    ) -> str:
+        """Keep what did not get there, unless it never will; say what becomes of it."""
+        if isinstance(error, Refusal) and error.reason:
+            return error.hints[0]
+        try:
+            self._keep(record, tracked, ended_ms)
+        except (Unreachable, OSError) as problem:
+            self._drop(record.run_id)
+            return f"the run cannot be kept for later either: {problem}"
+        return "the run is kept and sent with the next one, or by `repro log --deliver`"
+
     def _keep(self, record: RunRecord, tracked: Tracked, ended_ms: int) -> None:
         run = self._run(record, record.tracking["experiment_id"])
         children = tuple(
             replace(child, artifacts=self._copied(child.artifacts, f"{record.run_id}-{number}"))
             for number, child in enumerate(tracked.children)
         )
-        files = self._copied(tracked.artifacts, record.run_id)
-        tracked = replace(tracked, artifacts=files, children=children)
+        artifacts = self._copied(tracked.artifacts, record.run_id)
+        tracked = replace(tracked, artifacts=artifacts, children=children)
         outbox.keep(
             self.folder,
             outbox.Pending(
@@ -98,6 +109,12 @@ class Relay:
         kept = os.path.join(self.folder, f"{name}-files")
         shutil.copytree(folder, kept, symlinks=True, dirs_exist_ok=True)
         return kept
+
+    def _drop(self, run_id: str) -> None:
+        """Remove the files of a run that could not be kept whole."""
+        for name in os.listdir(self.folder) if os.path.isdir(self.folder) else ():
+            if name.startswith(run_id):
+                files.remove_tree(os.path.join(self.folder, name))
 
     def _experiment(self, record: RunRecord) -> tuple[str, str]:
         environ = self.environ
@@ -127,7 +144,7 @@ class Relay:
             "user": _user(),
             "started_ms": record.started_ns // 1_000_000,
             "parameters": {name: text for name, text, _origin in record.parameters},
-            "source": record.uri,
+            "source": record.project,
             "entry_point": record.entry_point,
             "commit": record.commit,
             "repository": record.repo_url,
@@ -137,11 +154,6 @@ class Relay:
             "backend": record.backend,
             "tags": tags,
         }
-
-
-def is_server(uri: str) -> bool:
-    """Say whether a tracking URI names a server that speaks REST."""
-    return uri.startswith(("http://", "https://"))
 
 
 def _user() -> str:

@@ -610,7 +610,7 @@ def test_a_project_is_decoded_again_only_when_its_own_files_change(project, mach
         lambda: (folder / "python_env.yaml").write_text("python: '3.1'\n"),
         lambda: (folder / "MLproject").write_text("entry_points: {main: {command: x}}\n"),
         lambda: (folder / "mlproject").write_text("entry_points: {main: {command: y}}\n"),
-        lambda: (folder / "python_env.yaml").unlink(),
+        (folder / "python_env.yaml").unlink,
     ):
         before = len(decoded)
         change()
