@@ -8,6 +8,7 @@ import stat
 from repro import manifest
 from repro.errors import OutputMissing, ReproError
 from repro.manifest import Entry
+from repro.system import files
 from repro.value import Value
 
 TYPE_CHECKING = False
@@ -41,7 +42,7 @@ class Capture:
         self.root = root
         self.entry = entry
         self.inputs = {e.path: e for e in inputs}
-        self.before = {path: _state(os.path.join(root, path)) for path in self.inputs}
+        self.before = {path: files.state_of(os.path.join(root, path)) for path in self.inputs}
         self.folders = {path for path, is_folder in _walk(root) if is_folder}
 
     def outputs(self, blobs: Blobs) -> Shape:
@@ -56,7 +57,9 @@ class Capture:
         for path, is_folder in _walk(self.root):
             if is_folder and (path in self.folders or os.listdir(os.path.join(self.root, path))):
                 continue
-            if not is_folder and self.before.get(path) == _state(os.path.join(self.root, path)):
+            if not is_folder and self.before.get(path) == files.state_of(
+                os.path.join(self.root, path)
+            ):
                 continue
             if not is_output(path):
                 undeclared.append(path)
@@ -109,17 +112,3 @@ def _walk(root: str) -> Iterator[tuple[str, bool]]:
             yield prefix + name, not os.path.islink(os.path.join(base, name))
         for name in sorted(names):
             yield prefix + name, False
-
-
-def _state(path: str) -> list[int]:
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return []
-    return [
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        status.st_mode,
-    ]

@@ -65,7 +65,6 @@ class Uv:
             session,
             *(() if demand.sdists else ("--only-binary=:all:",)),
             *(f"--no-binary={name}" for name in sources),
-            *(f"--refresh-package={name}" for name in sources),
             *("--constraints", constraints, requirements),
         )
         return [_artifact(package, demand, python.identity) for package in told]
@@ -110,7 +109,10 @@ class Uv:
         return sources
 
     def _name(self, line: str, demand: Demand, python: Python, session: Session) -> str:
-        """Ask what the package behind a path or URL is called."""
+        """Ask what the package behind a path or URL is called, as it is now.
+
+        uv would otherwise take what it knows of a folder until its `pyproject.toml` is touched.
+        """
         asked = session.write_lines("source.txt", (*demand.options, line))
         told = self._compiled(demand, python, session, "--no-deps", "--refresh", asked)
         return str(told[0]["name"])

@@ -34,6 +34,8 @@ TICK_NS = 20_000_000
 SECOND_NS = 1_000_000_000
 OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """A file that became a pipe meanwhile must not keep us waiting for a writer."""
+NUMBER = 2**63 - 1
+"""What fits into a memo; some file systems have larger inode numbers, some files later dates."""
 
 
 class Folder:
@@ -56,7 +58,7 @@ class Folder:
         Raises SourceUnusable for a tree with files that cannot be read.
         """
         memo = self.memos.get("folder", self.root)
-        if memo is not None and memo.get("format") == FORMAT:
+        if isinstance(memo, dict) and memo.get("format") == FORMAT:
             suspects = _suspects(self.root, memo)
             if suspects is not None and not self._differ(memo, suspects):
                 self.memo = memo
@@ -132,37 +134,36 @@ class Folder:
             else:
                 self._bind(known)
                 return project
+        started = now_ns()
         project, paths = load(self)
         contents = self._contents()
-        outside = [path for path in paths if path.startswith(("/", ".."))]
+        outside = [path for path in paths if path not in contents]
         known = {
             "project": value.dump(project),
+            "read_ns": started,
             "outside": [[path, *_facts(os.path.join(self.root, path))] for path in outside],
-            "inside": [[path, contents.get(path, "")] for path in paths if path not in outside],
+            "inside": [[path, contents[path]] for path in paths if path in contents],
             "names": _project_names(contents),
-            "whole": spec.installs_itself(project) or self._through_links(paths, contents),
+            "whole": spec.installs_itself(project),
         }
         self._bind(known)
         return project
 
     def _still_holds(self, known: dict[str, Any]) -> bool:
-        """Say whether all that a project was decoded from is as it was."""
-        if any(_facts(os.path.join(self.root, path)) != facts for path, *facts in known["outside"]):
-            return False
+        """Say whether all that a project was decoded from is as it was.
+
+        What is read but is no file of the tree is elsewhere, behind a link, ignored or not there.
+        """
+        for path, *facts in known["outside"]:
+            if not _holds(os.path.join(self.root, path), facts, known["read_ns"]):
+                return False
         if known["tree"] == self.memo["tree"]:
             return True
         contents = self._contents()
         return (
             not known["whole"]
             and known["names"] == _project_names(contents)
-            and all(contents.get(path, "") == content for path, content in known["inside"])
-            and not self._through_links([path for path, _content in known["inside"]], contents)
-        )
-
-    def _through_links(self, paths: Iterable[str], contents: dict[str, str]) -> bool:
-        """Say whether some path is read by way of a link, so that its own entry does not tell."""
-        return any(
-            path not in contents and os.path.exists(os.path.join(self.root, path)) for path in paths
+            and all(contents.get(path) == content for path, content in known["inside"])
         )
 
     def _bind(self, known: dict[str, Any]) -> None:
@@ -218,6 +219,7 @@ class Folder:
             "format": FORMAT,
             "scanned_ns": started,
             "fresh_ns": {},
+            "had_git": _has_git(),
             "guards": [[path, *_facts(path)] for path in found.guards],
             "folders": [[path, *_facts(os.path.join(self.root, path))] for path in found.folders],
             "files": tree,
@@ -240,12 +242,13 @@ class Folder:
 def _suspects(root: str, memo: dict[str, Any]) -> list[int] | None:
     """Give the files whose state is not surely the same; None where the listing may differ."""
     scanned = memo["scanned_ns"]
+    if not memo["had_git"] and _has_git():
+        return None
     for path, *facts in memo["guards"]:
-        if _facts(path) != facts:
+        if not _holds(path, facts, scanned):
             return None
     for path, *facts in memo["folders"]:
-        now = _facts(os.path.join(root, path))
-        if now != facts or max(now[3:]) >= scanned - TICK_NS:
+        if not _holds(os.path.join(root, path), facts, scanned):
             return None
     found = []
     fresh = memo["fresh_ns"]
@@ -255,7 +258,8 @@ def _suspects(root: str, memo: dict[str, Any]) -> list[int] | None:
         if status is None:
             return None
         seen = fresh.get(str(index), scanned) if fresh else scanned
-        if _state(status) != row[4:] or _racy(status, seen):
+        state = _state(status)
+        if state != row[4:] or _racy(state[3], state[4], seen):
             found.append(index)
     return found
 
@@ -278,25 +282,26 @@ def row(root: str, path: str, known: list[Any] | None, seen_ns: int) -> list[Any
     """
     if known is not None:
         status = _lstat(os.path.join(root, path))
-        if status and _state(status) == known[4:] and not _racy(status, seen_ns):
+        state = _state(status) if status else []
+        if state == known[4:] and not _racy(state[3], state[4], seen_ns):
             return known
     return _row(root, path)
 
 
-def _racy(status: os.stat_result, seen_ns: int) -> bool:
+def _racy(mtime_ns: int, ctime_ns: int, seen_ns: int) -> bool:
     """Say whether a file could have changed after it was read without a new time stamp."""
-    latest = max(status.st_mtime_ns, status.st_ctime_ns)
+    latest = max(mtime_ns, ctime_ns)
     coarse = latest % SECOND_NS == 0  # a file system that keeps whole seconds
     return latest >= seen_ns - (2 * SECOND_NS if coarse else TICK_NS)
 
 
 def _state(status: os.stat_result) -> list[int]:
     return [
-        status.st_dev,
-        status.st_ino,
+        status.st_dev & NUMBER,
+        status.st_ino & NUMBER,
         status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
+        status.st_mtime_ns & NUMBER,
+        status.st_ctime_ns & NUMBER,
         status.st_mode,
     ]
 
@@ -305,9 +310,19 @@ def _facts(path: str) -> list[int]:
     """Give the state of a file or folder as far as its content goes; of nothing: nothing."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return []
-    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    return _state(status)[:5]
+
+
+def _holds(path: str, facts: list[int], seen_ns: int) -> bool:
+    """Say whether a file or folder surely has the content that it had with these facts."""
+    return _facts(path) == facts and not (facts and _racy(facts[3], facts[4], seen_ns))
+
+
+def _has_git() -> bool:
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    return any(os.access(os.path.join(folder, "git"), os.X_OK) for folder in folders if folder)
 
 
 def _lstat(path: str) -> os.stat_result | None:
@@ -344,7 +359,7 @@ def _hash(place: str) -> tuple[os.stat_result, str, os.stat_result]:
     except OSError as error:
         raise SourceUnusable(
             f"`{place}` cannot be read: {(error.strerror or '').lower()}",
-            hints=["make it readable, ignore it in Git, or leave it out with `inputs:`"],
+            hints=["make it readable, or ignore it in Git"],
         ) from None
     try:
         before = os.fstat(fd)

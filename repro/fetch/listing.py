@@ -1,4 +1,8 @@
-"""Which files of a folder belong to a project: what Git does not ignore, or everything."""
+"""Which files of a folder belong to a project: what Git does not ignore, or everything.
+
+Git is only asked, and nothing of a repository is run: hooks, monitors, filters and lazy fetches
+that its own configuration names are out of force.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,17 @@ SAFE = (
     "-c",
     "core.quotePath=false",
 )
+VARIABLES = {
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "none",  # for a Git too old to know the line above
+    "LC_ALL": "C",
+}
+OWN = (b"local", b"worktree")
+FILTER_OFF = {"clean": "", "smudge": "", "process": "", "required": "false"}
+UNWATCHED = "Shs"
+"""How `git ls-files -v` marks files whose changes `git status` does not see."""
 UNKNOWN: dict[str, object] = {"commit": "", "branch": "", "repo_url": "", "dirty": False}
 
 
@@ -43,11 +58,8 @@ class _Repository:
 
     def __init__(self, folder: str, *, ask: bool = True) -> None:
         self.folder = folder
-        out = ask and run(
-            folder, "rev-parse", "--show-toplevel", "--absolute-git-dir", "--git-common-dir"
-        )
-        lines = out.split(b"\n") if out else []
-        self.top, self.git_dir, common = (os.fsdecode(line) for line in (*lines, b"", b"", b"")[:3])
+        names = ("--show-toplevel", "--absolute-git-dir", "--git-common-dir")
+        self.top, self.git_dir, common = places(folder, *names) if ask else ("", "", "")
         self.common = os.path.normpath(os.path.join(folder, common)) if common else ""
         self.ignored: set[str] = set()
         self.tracked: set[str] = set()
@@ -57,25 +69,25 @@ class _Repository:
             self._read_status()
 
     def _read_status(self) -> None:
-        out = run(
+        out = unfiltered(
             self.folder,
             *("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all"),
-            *("--ignored=matching", "--ignore-submodules=none", "--", "."),
+            *("--ignored=matching", "--ignore-submodules=dirty", "--no-renames", "--", "."),
         )
         if out is None:
             raise SourceUnusable(
                 f"`git status` fails in `{self.folder}`", hints=["run it there to see why"]
             )
         self._parse(out)
-        listed = run(self.folder, "ls-files", "-z")
-        self.tracked = {os.fsdecode(name) for name in (listed or b"").split(b"\0") if name}
+        listed = os.fsdecode(run(self.folder, "ls-files", "-v", "-z") or b"").split("\0")
+        self.tracked = {record[2:] for record in listed if record}
+        if any(record[:1] in UNWATCHED for record in listed if record):
+            self.dirty = True
 
     def _parse(self, out: bytes) -> None:
         prefix = os.path.relpath(self.folder, self.top)
         prefix = "" if prefix == "." else prefix + "/"
-        records = iter(out.split(b"\0"))
-        for record in records:
-            text = os.fsdecode(record)
+        for text in os.fsdecode(out).split("\0"):
             if text.startswith("# branch.oid "):
                 oid = text.removeprefix("# branch.oid ")
                 self.head = "" if oid == "(initial)" else oid
@@ -84,15 +96,16 @@ class _Repository:
                 self.branch = "" if head == "(detached)" else head
             elif text.startswith("! "):
                 self.ignored.add(text[2:].removeprefix(prefix).rstrip("/"))
-            elif text[:1] in ("1", "2", "u", "?"):
+            elif text[:1] in ("1", "u") or (text[:1] == "?" and not _is_never(text[2:])):
                 self.dirty = True
-                if text.startswith("2 "):
-                    next(records, None)  # the earlier name of a renamed file
 
     def guards(self) -> list[str]:
-        """Give the files that say what belongs to the work tree and which commit it is."""
+        """Give the files that say what belongs to the work tree and which commit it is.
+
+        Without a work tree, these are the places where one could begin.
+        """
         if not self.top:
-            return []
+            return [os.path.join(f, ".git") for f in (self.folder, *_above(self.folder, "/"))]
         home = os.path.expanduser("~")
         xdg = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
         found = [
@@ -110,10 +123,7 @@ class _Repository:
         excludes = run(self.folder, "config", "--path", "core.excludesFile")
         if excludes:
             found.append(os.path.join(self.folder, os.fsdecode(excludes.strip())))
-        above = os.path.dirname(self.folder)
-        while above.startswith(self.top):
-            found.append(os.path.join(above, ".gitignore"))
-            above = os.path.dirname(above)
+        found += [os.path.join(f, ".gitignore") for f in _above(self.folder, self.top)]
         return found
 
     def remote(self) -> str:
@@ -128,6 +138,12 @@ class _Repository:
         """Say whether a path is not ignored; tracked files never are."""
         return path not in self.ignored or path in self.tracked
 
+    def is_ignored(self) -> bool:
+        """Say whether the repository around the folder ignores it as a whole."""
+        if not self.top or self.top == self.folder or self.tracked:
+            return False
+        return run(self.folder, "check-ignore", "--quiet", ".") is not None
+
     def tracked_below(self, path: str) -> bool:
         """Say whether an ignored folder holds files that are tracked all the same."""
         return any(name.startswith(f"{path}/") for name in self.tracked)
@@ -138,11 +154,12 @@ def of(root: str, *, avoid: str = "") -> Listing:
     if not os.path.isdir(root):
         raise SourceUnusable(f"`{root}` is not a folder")
     outer = _Repository(root)
-    if not outer.holds(""):  # a folder that the repository around it ignores
+    guards = outer.guards()
+    if outer.is_ignored():
         outer = _Repository(root, ask=False)
     found: list[str] = []
     folders: list[str] = []
-    guards = outer.guards()
+    avoid = os.path.realpath(avoid) if avoid else ""
     _walk(root, "", outer, (found, folders, guards), avoid)
     git = dict(UNKNOWN)
     if outer.top:
@@ -181,11 +198,16 @@ def _walk(
             if not entry.is_dir(follow_symlinks=False):
                 if repository.holds(inner):
                     found.append(path)
+                elif entry.name == ".gitignore":
+                    guards.append(entry.path)
+            elif not (repository.holds(inner) or repository.tracked_below(inner)):
+                continue
             elif os.path.lexists(os.path.join(entry.path, ".git")):
                 below = _Repository(entry.path)
                 guards += below.guards()
                 _walk(root, path, below, into, avoid)
-            elif repository.holds(inner) or repository.tracked_below(inner):
+                repository.dirty |= below.dirty
+            else:
                 pending.append(path)
 
 
@@ -200,17 +222,54 @@ def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
         ) from None
 
 
-def run(folder: str, *arguments: str) -> bytes | None:
+def _above(folder: str, top: str) -> Iterator[str]:
+    """Give the folders around a folder, up to `top`."""
+    while folder not in (top, "/"):
+        folder = os.path.dirname(folder)
+        yield folder
+
+
+def _is_never(path: str) -> bool:
+    return any(part in NEVER for part in path.split("/"))
+
+
+def places(folder: str, *names: str) -> list[str]:
+    """Give what `git rev-parse` answers to each of `names`; empty texts where it has no answer."""
+    out = run(folder, "rev-parse", *names)
+    if out is None:
+        return [""] * len(names)
+    found = out.split(b"\n")[:-1]
+    if len(found) != len(names):  # a path with a line break
+        found = [(run(folder, "rev-parse", name) or b"\n")[:-1] for name in names]
+    return [os.fsdecode(line) for line in found]
+
+
+def unfiltered(folder: str, *arguments: str) -> bytes | None:
+    """Ask Git what it looks into files for, without the filters of the repository's own making.
+
+    Those are commands; the ones that the user has set up for all repositories are in force.
+    """
+    out = run(folder, "config", "--null", "--show-scope", "--get-regexp", r"^filter\.") or b""
+    fields = out.split(b"\0")
+    own = [key for scope, key in zip(fields[::2], fields[1::2], strict=False) if scope in OWN]
+    drivers = {os.fsdecode(key.partition(b"\n")[0]).rpartition(".")[0] for key in own}
+    settings = [(f"{d}.{key}", off) for d in sorted(drivers) for key, off in FILTER_OFF.items()]
+    variables = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for index, (name, setting) in enumerate(settings):
+        variables |= {f"GIT_CONFIG_KEY_{index}": name, f"GIT_CONFIG_VALUE_{index}": setting}
+    return run(folder, *arguments, variables=variables)
+
+
+def run(folder: str, *arguments: str, variables: Mapping[str, str] | None = None) -> bytes | None:
     """Ask Git about a work tree without touching it; None where it has no answer."""
     if not os.path.isdir(folder):
         return None
-    variables = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    variables |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
         done = subprocess.run(
             ["git", *SAFE, *arguments],  # noqa: S607  (the caller's own git)
             cwd=folder,
-            env=variables,
+            env={**kept, **VARIABLES, **(variables or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,

@@ -33,15 +33,25 @@ def inspect(tree: Tree) -> tuple[Decoded, tuple[str, ...]]:
 
     Raises ProjectInvalid only for an MLproject that cannot be read at all.
     """
-    paths: list[str] = []
+    reader = _Reader(tree)
+    return _decoded(tree, reader), tuple(reader.paths)
 
-    def read(path: str) -> bytes | None:
-        paths.append(os.path.normpath(path))
-        return tree.read(path)
 
+class _Reader:
+    """Reads files of a tree and notes which."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.paths: dict[str, None] = {}
+
+    def __call__(self, path: str) -> bytes | None:
+        self.paths[os.path.normpath(path)] = None
+        return self.tree.read(path)
+
+
+def _decoded(tree: Tree, read: _Reader) -> Decoded:
     top = [e.path for e in tree.entries() if "/" not in e.path and e.kind in ("file", "exec")]
-    decoded = mlproject.decode(mlproject.file_of(top), read, schemas.load("mlproject"))
-    return decoded, tuple(dict.fromkeys(paths))
+    return mlproject.decode(mlproject.file_of(top), read, schemas.load("mlproject"))
 
 
 def load(tree: Tree, report: Callable[[Problem], None]) -> tuple[Project, tuple[str, ...]]:
@@ -49,37 +59,39 @@ def load(tree: Tree, report: Callable[[Problem], None]) -> tuple[Project, tuple[
 
     Warnings go to `report`. Raises ProjectInvalid with all mistakes.
     """
-    decoded, paths = inspect(tree)
+    reader = _Reader(tree)
+    decoded = _decoded(tree, reader)
     if decoded.errors:
         raise ProjectInvalid(decoded.errors)
     for problem in decoded.problems:
         if problem.level == "warning":
             report(problem)
-    return _with_packages(decoded.project, tree), paths
+    project = _with_packages(decoded.project, reader)
+    return project, tuple(reader.paths)
 
 
-def _with_packages(project: Project, tree: Tree) -> Project:
+def _with_packages(project: Project, read: _Reader) -> Project:
     """Fill in the digests of the local packages that environments install."""
     return replace(
         project,
-        environment=_filled(project.environment, tree),
+        environment=_filled(project.environment, read),
         entry_points=tuple(
-            replace(entry, environment=_filled(entry.environment, tree))
+            replace(entry, environment=_filled(entry.environment, read))
             for entry in project.entry_points
         ),
     )
 
 
-def _filled(environment: Environment | None, tree: Tree) -> Environment | None:
+def _filled(environment: Environment | None, read: _Reader) -> Environment | None:
     if isinstance(environment, spec.CondaEnvironment):
         try:
-            python, dropped = requirements.from_conda(environment, tree.read)
+            python, dropped = requirements.from_conda(environment, read)
         except ProjectInvalid:
             return environment  # told when somebody wants that part
-        filled = _with_digests(python, tree)
+        filled = _with_digests(python, read.tree)
         return replace(environment, python=filled, dropped=tuple(dropped))
     if isinstance(environment, spec.PythonEnvironment):
-        return _with_digests(environment, tree)
+        return _with_digests(environment, read.tree)
     return environment
 
 

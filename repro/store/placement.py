@@ -198,17 +198,6 @@ def _content(path: str) -> tuple[str, str] | None:
 
 
 def _state(path: str) -> list[int]:
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return []
-    if stat.S_ISDIR(status.st_mode):
-        return [status.st_dev, status.st_ino]  # a folder may get other files
-    return [
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-        status.st_mode,
-    ]
+    """Give the state of an output; of a folder that it is the same one: it may get other files."""
+    found = files.state_of(path)
+    return found[:2] if found and stat.S_ISDIR(found[-1]) else found

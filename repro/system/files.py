@@ -53,6 +53,29 @@ def read(path: str) -> bytes | None:
         os.close(fd)
 
 
+def state(status: os.stat_result) -> list[int]:
+    """Give what changes whenever a file's content or mode does, short of a lying clock.
+
+    The change time is part of it: no program can set it back.
+    """
+    return [
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_mode,
+    ]
+
+
+def state_of(path: str) -> list[int]:
+    """Give the state of a file or link, nothing where there is none."""
+    try:
+        return state(os.lstat(path))
+    except OSError:
+        return []
+
+
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of `data`: a single write may be short."""
     view = memoryview(data)

@@ -40,7 +40,8 @@ class Relay:
         self.mirror.check()
         delivered, _left = outbox.deliver(self.folder, self.mirror)
         if delivered:
-            text = f"sent {delivered} earlier run{'s' if delivered > 1 else ''} to `{self.mirror.name}`"
+            earlier = f"{delivered} earlier run{'s' * (delivered > 1)}"
+            text = f"sent {earlier} to `{self.mirror.name}`"
             emit(Progress(step=record.entry_point, text=text))
         experiment_id, _name = self._experiment(record)
         run_id = self.mirror.begin(self._run(record, experiment_id))
