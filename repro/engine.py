@@ -304,6 +304,7 @@ def place(
     known: dict[str, str] = {}
     if placement is prepared.placement:
         known = {entry.path: entry.content for entry in inputs_of(prepared)}
+    placement.announce(outputs, prepared.name)
     placed = placement.place(outputs, prepared.name, known=known, since_ns=started)
     for path in placed.conflicts:
         emit(

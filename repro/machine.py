@@ -131,6 +131,8 @@ class Machine:
         from repro.fetch.folder import Folder
 
         top = os.path.realpath(os.path.join(caller, place.address))
+        if request.version and os.path.isdir(top):
+            return self._local_repository(top, place.subdirectory, request, progress)
         root = os.path.realpath(os.path.join(top, place.subdirectory))
         if root != top and not root.startswith(top.rstrip("/") + "/"):
             raise SourceRefused(f"the subdirectory `{place.subdirectory}` leads out of the project")
@@ -139,26 +141,28 @@ class Machine:
                 raise UsageError(f"there is no folder `{place.subdirectory}` in `{place.public}`")
             hint = "name the folder that holds the MLproject file"
             raise UsageError(f"`{place.public}` is not a folder", hints=[hint])
-        if request.version:
-            return self._local_repository(root, request, progress)
         return Folder(root, request.uri, self.memos, avoid=self.home.root).scan()
 
-    def _local_repository(self, root: str, request: Request, progress: Tell) -> Tree:
+    def _local_repository(
+        self, folder: str, subdirectory: str, request: Request, progress: Tell
+    ) -> Tree:
         """Read a version of a local repository from its objects; its work tree stays untouched."""
         from repro.fetch import git, listing
 
-        out = listing.run(root, "rev-parse", "--show-toplevel", "--show-prefix")
-        if not out:
+        top, prefix = listing.places(folder, "--show-toplevel", "--show-prefix")
+        if not top and listing.places(folder, "--is-bare-repository") == ["true"]:
+            top = folder
+        if not top:
             raise UsageError(
-                f"setting a version is only supported for Git projects, and `{root}` is none",
+                f"setting a version is only supported for Git projects, and `{folder}` is none",
                 hints=["leave `--version` out"],
             )
-        top, prefix = (os.fsdecode(line) for line in out.split(b"\n")[:2])
+        root = os.path.join(folder, subdirectory) if subdirectory else folder
         place = location.Location(kind="git", address=top, public=top)
         mirror = git.Mirror(place, self.home, local=True)
         commit, branch = mirror.resolve(request.version)
         whole = git.fetch_tree(mirror, commit, self.blobs, self.memos, progress)
-        inside = prefix.rstrip("/")
+        inside = (prefix + subdirectory).rstrip("/")
         return self._stored(
             Source(
                 kind="git",
@@ -261,7 +265,8 @@ class Machine:
             return ""
         from repro.fetch import listing
 
-        out = listing.run(source.root, "diff", "--binary", "--no-ext-diff", "HEAD", "--", ".")
+        options = ("--binary", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty")
+        out = listing.unfiltered(source.root, "diff", *options, "HEAD", "--", ".")
         return self.blobs.put(out) if out and len(out) <= PATCH_LIMIT else ""
 
     def tree_of(self, name: str) -> tuple[Entry, ...] | None:

@@ -112,10 +112,15 @@ def enter(
     while True:
         shared = place.lock(shared=True)
         _take(shared, progress)
-        if _ready(place, lock, fits):
+        ready = False
+        try:
+            ready = _ready(place, lock, fits)
+        finally:
+            if not ready:
+                shared.free()
+        if ready:
             place.touch()
             return place.prefix, shared
-        shared.free()
         with _exclusive(place, progress) as held:
             if not _ready(place, lock, fits):
                 _make(place, lock, build, held)

@@ -87,14 +87,14 @@ def demand(request: PythonEnvironment, root: str, *, sdists: bool) -> Demand:
     if not root and (request.directories or any(_is_local(line) for line in lines)):
         raise EnvironmentFailed(
             f"`{request.source}` names local packages, and the project is in no folder here",
-            hints=["fetch the project into a folder and run it from there"],
+            hints=["clone the project and run it from its folder"],
         )
     return Demand(
         lines=tuple(_absolute(line, root) for line in lines if not urls.is_checkout(line)),
         checkouts=tuple(line for line in lines if urls.is_checkout(line)),
         constraints=tuple(sorted(set(request.constraints))),
         options=tuple(_option(option, root) for option in request.options),
-        packages=tuple(sorted(_packages(request, root), key=lambda p: p.given)),
+        packages=tuple(sorted(_packages(request, root), key=lambda p: (p.given, p.extras))),
         root=root,
         sdists=sdists,
     )

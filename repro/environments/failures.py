@@ -39,6 +39,7 @@ NO_WHEEL = re.compile(
     r"building from source is disabled|Building source distributions .*is disabled"
     r"|no usable wheels|\(from versions: none\)"
 )
+NO_PIP = re.compile(r"ensurepip is not available|No module named (venv|ensurepip)")
 TOO_OLD = re.compile(r"no such option: --(report|python|dry-run)")
 USERINFO = re.compile(r"(://)[^/@\s]+@")
 DECORATION = " \t\xd7╰├│─▶"  # what older versions of uv draw
@@ -107,6 +108,8 @@ def _advice(text: str) -> list[str]:
         advice.append(BUILDABLE)
     if TOO_OLD.search(text):
         advice.append("the pip of this python is too old: install uv, or a newer python")
+    if NO_PIP.search(text):
+        advice.append("this python comes without venv or pip: install uv, or `python3-venv`")
     return advice
 
 

@@ -9,7 +9,7 @@ from repro.environments.demand import demand
 from repro.environments.interpreters import Interpreters
 from repro.environments.pip import Pip
 from repro.environments.tools import session
-from repro.errors import EnvironmentFailed, Unsupported
+from repro.errors import EnvironmentFailed, Unsupported, UsageError
 from repro.lock import EnvironmentLock
 from repro.spec import PythonEnvironment
 from repro.system import files
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
             """Install exactly `artifacts`; local ones lie below `root`."""
 
 
+TOOLS = ("auto", "uv", "pip")
+
+
 class VirtualEnvironment:
     """A virtual environment that is there, and stays until `release`."""
 
@@ -74,11 +77,14 @@ class Python:
         self,
         home: str,
         environ: Mapping[str, str],
+        *,
         tool: str = "auto",
-        sdists: bool = False,  # noqa: FBT001, FBT002  (named by every caller)
+        sdists: bool = False,
         root: str = "",
     ) -> None:
-        """Look nothing up yet."""
+        """Look nothing up yet. Raises UsageError for another tool."""
+        if tool not in TOOLS:
+            raise UsageError(f"no tool is called `{tool}`", hints=[f"known: {', '.join(TOOLS)}"])
         self._home = home
         self._environ = environ
         self._wanted = tool
@@ -100,10 +106,13 @@ class Python:
             return EnvironmentLock(kind=self.kind, interpreter=python.identity)
         progress(f"resolving the packages of `{request.source}` for {python.identity}")
         message = f"the packages of `{request.source}` cannot be resolved for {python.identity}"
-        with session(self._home, self._environ, message) as work:
-            tool = self._tool()
-            artifacts = tool.resolve(wanted, python, work)
-            version = tool.version(work)
+        tool = self._tool()
+        try:
+            with session(self._home, self._environ, message) as work:
+                artifacts = tool.resolve(wanted, python, work)
+                version = tool.version(work)
+        except OSError as error:
+            raise files.explained(error, "resolving packages") from None
         return EnvironmentLock(
             kind=self.kind,
             interpreter=python.identity,

@@ -121,6 +121,9 @@ def session(
         os.mkdir(folder, 0o700)
         try:
             yield Session(folder, log, environ, failure, keep)
+        except EnvironmentFailed as error:
+            error.log = log if os.path.exists(log) else ""
+            raise
         finally:
             files.remove_tree(folder)
             files.unlink(lease.path)

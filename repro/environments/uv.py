@@ -106,6 +106,7 @@ class Uv:
         for package in demand.packages:
             name = self._name(package.line, demand, python, session)
             sources[name] = package.named(name)
+        sources.pop("", None)
         return sources
 
     def _name(self, line: str, demand: Demand, python: Python, session: Session) -> str:
@@ -115,7 +116,7 @@ class Uv:
         """
         asked = session.write_lines("source.txt", (*demand.options, line))
         told = self._compiled(demand, python, session, "--no-deps", "--refresh", asked)
-        return str(told[0]["name"])
+        return str(told[0]["name"]) if told else ""  # a marker may exclude it
 
     def _compiled(
         self, demand: Demand, python: Python, session: Session, *arguments: str
@@ -133,8 +134,9 @@ class Uv:
 
 def _absolute(package: dict[str, Any], folder: str) -> dict[str, Any]:
     """Make local paths absolute: some versions of uv give them relative to where they ran."""
-    for source in (package.get("directory"), package.get("archive"), *package.get("wheels", ())):
-        if source and "path" in source:
+    single = (package.get(kind, {}) for kind in ("directory", "archive", "sdist"))
+    for source in (*single, *package.get("wheels", ())):
+        if "path" in source:
             source["path"] = os.path.realpath(os.path.join(folder, source["path"]))
     return package
 

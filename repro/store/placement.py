@@ -68,6 +68,21 @@ class Placement:
                 return False
         return True
 
+    def announce(self, entries: Iterable[Entry], step: str) -> None:
+        """Remember what is about to be written: if we are killed half-way, it is known as ours."""
+        for entry in entries:
+            before = self.memory.get(entry.path, {}).get("content", "")
+            if before != entry.content:
+                self.memory[entry.path] = {
+                    "kind": entry.kind,
+                    "content": entry.content,
+                    "before": before,
+                    "state": [],
+                    "racy": True,
+                    "steps": [step],
+                }
+        self.remember()
+
     def place(
         self, entries: Iterable[Entry], step: str, *, known: Mapping[str, str], since_ns: int
     ) -> Placed:
@@ -115,7 +130,8 @@ class Placement:
 
     def _is_ours(self, path: str, content: str, known: Mapping[str, str]) -> bool:
         row = self.memory.get(path)
-        return known.get(path) == content or (row is not None and row["content"] == content)
+        ours = (row["content"], row.get("before")) if row else ()
+        return known.get(path) == content or content in ours
 
     def _note(self, entry: Entry, step: str) -> None:
         row = self.memory.get(entry.path)

@@ -135,6 +135,14 @@ def test_going_back_to_an_earlier_state_is_a_hit(counted, run):
     assert count() == 2
 
 
+def test_our_own_earlier_outputs_are_replaced_without_a_word(counted, run):
+    folder, _count = counted
+    for value in (1, 2, 1):
+        run(folder, parameters={"a": value})
+        assert run.named("Warned") == []
+        assert (folder / "result.txt").read_text() == f"result {value}\n"
+
+
 def test_two_folders_with_the_same_content_share_results(project, run):
     one = project(name="one", MLproject="entry_points: {main: {command: echo hi > out}}\n")
     two = project(name="two", MLproject="entry_points: {main: {command: echo hi > out}}\n")
