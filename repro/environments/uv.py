@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
 import tomllib
 
+from repro import digest
 from repro.environments import urls, wheels
 from repro.environments.demand import parted
 from repro.errors import EnvironmentFailed
 from repro.lock import Artifact
+from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def _sha256(file: dict[str, Any], url: str) -> str:
             hints=["take an index that publishes them, or a newer uv"],
         )
     with open(path, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+        return digest.of_chunks(files.chunks(content.fileno()))
 
 
 def _pylock(artifacts: Iterable[Artifact], root: str) -> Iterator[str]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MODES = {"100644": "file", "100664": "file", "100755": "exec", "120000": "link"}
 SUBMODULE = "160000"
+NO_SUCH_COMMAND = 127
+ASKED = ("authentication", "username", "password", "permission denied", "403")
 LFS = b"version https://git-lfs.github.com/spec/v1\n"
 LFS_LARGEST = 1024
 MAX_DEPTH = 10
@@ -38,6 +40,8 @@ CONFIGURATION = {
     "fetch.writeCommitGraph": "false",
     "fetch.recurseSubmodules": "false",
     "gc.auto": "0",
+    "http.lowSpeedLimit": "1",  # bytes a second: a server that is silent for a minute is given up
+    "http.lowSpeedTime": "60",
     "maintenance.auto": "false",
     "protocol.ext.allow": "never",
     "protocol.fd.allow": "never",
@@ -81,20 +85,23 @@ class Mirror:
         raise self._unknown(version, refs)
 
     def _resolve_here(self, version: str) -> tuple[str, str]:
-        name = version or "HEAD"
+        names = [(f"refs/heads/{version}", version), (f"refs/tags/{version}", ""), (version, "")]
+        for name, branch in names[2:] if location.is_commit(version) else names:
+            found = self._commit(name)
+            if found:
+                return found, branch
+        refs = os.fsdecode(self._ask("for-each-ref", "--format=%(refname)") or b"")
+        raise self._unknown(version, refs.splitlines())
+
+    def _commit(self, name: str) -> str:
+        """Give the commit that a name stands for among what is here, or an empty text."""
         found = self._ask("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
-        if found is None:
-            raise self._unknown(version, {})
-        is_branch = self._ask("show-ref", "--verify", "--quiet", f"refs/heads/{version}")
-        return found.decode().strip(), version if is_branch is not None else ""
+        return found.decode().strip() if found else ""
 
     def _refs(self) -> dict[str, str]:
-        out = self._remote("ls-remote", "--symref", "--", self.place.address)
-        refs: dict[str, str] = {}
-        for line in out.splitlines():
-            oid, _, name = line.partition("\t")
-            refs[name] = refs[name] if oid.startswith("ref:") and name in refs else oid
-        return refs
+        out = self._remote("ls-remote", "--", self.place.address)
+        rows = [line.partition("\t") for line in out.splitlines()]
+        return {name: oid for oid, _tab, name in rows}
 
     def _head(self, refs: dict[str, str]) -> str:
         if "HEAD" not in refs:
@@ -102,33 +109,31 @@ class Mirror:
                 f"the remote `{self.place.public}` has no commit yet",
                 hints=["name a branch with `--version`"],
             )
-        head = refs["HEAD"]
-        return refs.get(head.removeprefix("ref: "), head)
+        return refs["HEAD"]
 
     def _with_commit(self, commit: str, ref: str = "") -> str:
         """Make sure that a commit is here, fetching as little as the server allows."""
         if self.has(commit):
             return commit
-        wanted = ([commit, "--depth=1"], [ref or commit, "--depth=1"], ["+refs/*:refs/*"])
-        for names in wanted:
+        for name in (commit, ref) if ref else (commit,):
             try:
-                self._fetch(*names)
+                self._fetch(name)
             except Unreachable:
-                if names is wanted[-1]:
-                    raise
+                continue  # a server may refuse to give single commits
             if self.has(commit):
                 return commit
+        self._fetch("+refs/*:refs/*", whole=True)
+        if self.has(commit):
+            return commit
         raise self._unknown(commit, {})
 
     def _abbreviated(self, version: str) -> str:
         """Find the commit whose id begins so; only a full history can tell."""
-        self._fetch("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "--no-tags")
-        found = self._ask(
-            "rev-parse", "--verify", "--end-of-options", f"{version.lower()}^{{commit}}"
-        )
-        if found is None:
+        self._fetch("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", whole=True)
+        found = self._commit(version.lower())
+        if not found:
             raise self._unknown(version, {})
-        return found.decode().strip()
+        return found
 
     def has(self, commit: str) -> bool:
         """Say whether a commit and its tree are here."""
@@ -138,77 +143,82 @@ class Mirror:
         )
 
     def _unknown(self, version: str, refs: Iterable[str]) -> UsageError:
-        names = [
-            name.rpartition("refs/heads/")[2] or name.rpartition("refs/tags/")[2]
+        names = {
+            name.split("/", 2)[2]
             for name in refs
             if name.startswith(("refs/heads/", "refs/tags/")) and not name.endswith("^{}")
-        ]
+        }
         from repro.decode import nearest
 
-        near = nearest(version, names)
-        hint = f"a similar version exists: `{near}`" if near else ""
-        if names and not near:
-            shown = sorted(n.removeprefix("refs/heads/").removeprefix("refs/tags/") for n in names)
-            hint = f"versions: {', '.join(shown[:8])}"
-        return UsageError(
-            f"`{self.place.public}` has no version `{version or 'HEAD'}`",
-            hints=[hint] if hint else ["give a branch, a tag, or a full or abbreviated commit"],
-        )
+        near = nearest(version, sorted(names))
+        hint = "give a branch, a tag, or a full or abbreviated commit"
+        if near:
+            hint = f"a similar version exists: `{near}`"
+        elif names:
+            hint = f"versions: {', '.join(sorted(names)[:8])}"
+        return UsageError(f"`{self.place.public}` has no version `{version}`", hints=[hint])
 
     # -- fetching
 
-    def _fetch(self, *names: str) -> None:
+    def _fetch(self, *names: str, whole: bool = False) -> None:
+        """Fetch what some refs name: with all of its history, or the commits alone."""
         self._make()
-        options = [name for name in names if name.startswith("--")]
-        specs = [name for name in names if not name.startswith("--")]
         with self.home.lock(f"git-{os.path.basename(self.path)}"):
+            depth = ["--depth=1"]
+            if whole:
+                is_shallow = os.path.exists(os.path.join(self.path, "shallow"))
+                depth = ["--unshallow"] if is_shallow else []
             self._remote(
                 *("--git-dir", self.path, "fetch", "--no-write-fetch-head", "--force"),
-                *("--no-auto-maintenance", "--no-recurse-submodules", *options),
-                *("--", self.place.address, *specs),
+                *("--no-auto-maintenance", "--no-recurse-submodules", "--no-tags", *depth),
+                *("--", self.place.address, *names),
             )
 
     def _make(self) -> None:
         if not os.path.isdir(self.path):
-            import git
-
             half = os.path.join(self.home.scratch(), os.urandom(8).hex())
-            git.Repo.init(half, bare=True).close()
+            self._remote("init", "--quiet", "--bare", "--template=", half)
             try:
                 os.rename(half, self.path)
             except OSError:
                 pass  # another process was quicker
 
     def _remote(self, *arguments: str) -> str:
-        """Run a Git command that talks to the remote. Raises Unreachable without credentials."""
-        import git
-
-        command = ["git", *configuration(), *arguments]
+        """Run a Git command for this remote. Raises Unreachable, with no credentials in it."""
+        missing = Unreachable(
+            "there is no `git` on PATH", hints=["install Git to run projects from a remote"]
+        )
         try:
-            out = git.Git(self.home.root).execute(
-                command,
-                env=variables(self.place.address),
-                stdout_as_string=True,
-                strip_newline_in_stdout=False,
-            )
-        except git.GitCommandError as error:
-            raise self._unreachable(str(error.stderr)) from None
-        except git.GitCommandNotFound:
-            raise Unreachable(
-                "there is no `git` on PATH", hints=["install Git to run projects from a remote"]
-            ) from None
+            import git
+        except ImportError:  # what GitPython says to a missing Git
+            raise missing from None
+        ours = variables(self.place.address)
+        # no repository around the store has a say in what is fetched into it
+        ours["GIT_CEILING_DIRECTORIES"] = os.path.dirname(self.home.root)
+        theirs = [name for name in os.environ if name.startswith("GIT_") and name not in ours]
+        # GitPython adds to our variables, but never leaves one out
+        without = [word for name in theirs for word in ("-u", name)]
+        code, out, said = git.Git(self.home.root).execute(
+            ["env", *without, "git", *configuration(), *arguments],
+            env=ours,
+            with_extended_output=True,
+            with_exceptions=False,
+            strip_newline_in_stdout=False,
+        )
+        if code == NO_SUCH_COMMAND:
+            raise missing
+        if code:
+            raise self._unreachable(str(said))
         return str(out)
 
     def _unreachable(self, said: str) -> Unreachable:
         text = said.replace(self.place.address, self.place.public)
-        lines = [line.strip(" '\"") for line in text.splitlines()]
+        lines = [line.strip() for line in text.splitlines()]
         told = [ln for ln in lines if ln.startswith(("fatal:", "ERROR:", "error:", "remote:"))]
         reason = (told or [ln for ln in lines if ln] or ["no answer"])[0]
         reason = re.sub(r"(://)[^/@\s]+@", r"\1", reason)
         hints = ["check the address and the network, and run again"]
-        if any(
-            w in said.lower() for w in ("authentication", "username", "permission denied", "403")
-        ):
+        if any(word in said.lower() for word in ASKED):
             hints = [
                 "the remote asks who you are: set up a credential helper or an ssh key, "
                 "so that `git ls-remote` works there without asking"
@@ -221,7 +231,7 @@ class Mirror:
         """Ask about objects that are here; None where Git has no answer."""
         done = subprocess.run(
             ["git", *configuration(), "-C", self.path, *arguments],  # noqa: S607
-            env=variables(self.place.address) | {"GIT_NO_LAZY_FETCH": "1"},
+            env=variables("") | ONLY_HERE,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
@@ -248,7 +258,7 @@ class Mirror:
         """Give the bytes of objects, in the order asked for, one at a time."""
         process = subprocess.Popen(
             ["git", *configuration(), "-C", self.path, "cat-file", "--batch"],  # noqa: S607
-            env=variables(self.place.address) | {"GIT_NO_LAZY_FETCH": "1"},
+            env=variables("") | ONLY_HERE,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -273,17 +283,16 @@ class Mirror:
             raise SourceUnusable(f"the submodule `{path}` is not described in `.gitmodules`")
         if into.depth >= MAX_DEPTH:
             raise SourceUnusable(f"submodules are nested deeper than {MAX_DEPTH} at `{path}`")
-        place = location.parse(url, lambda _path: True)
-        if place.kind == "folder" and not self._is_local():
+        place = location.parse(url, _is_path)
+        if place.kind == "zip":
+            raise SourceRefused(f"the submodule `{path}` names an archive, `{place.public}`")
+        if place.kind == "folder" and not (self.local or _is_path(self.place.address)):
             raise SourceRefused(f"the submodule `{path}` names a local path, `{url}`")
         inner = Mirror(replace(place, kind="git"), self.home)
         into.progress(f"fetching submodule {path} from {place.public}")
         inner_commit, _ = inner.resolve(oid)
         below = into.deeper()
         return [_prefixed(path, entry) for entry in inner.tree(inner_commit, below)]
-
-    def _is_local(self) -> bool:
-        return self.local or self.place.address.startswith(("/", "."))
 
     def _submodule_url(self, commit: str, path: str) -> str | None:
         text = self._ask("config", "--blob", f"{commit}:.gitmodules", "-z", "--list") or b""
@@ -331,19 +340,31 @@ class Importer:
 def fetch_tree(
     mirror: Mirror, commit: str, blobs: Blobs, memos: Memos, progress: Callable[[str], None]
 ) -> str:
-    """Give the manifest digest of a commit, whose files are then all in the store.
-
-    Known again by the commit id alone, which names the tree and its submodules. Raises
-    SourceUnusable for trees with paths that no tree may have.
-    """
-    known = memos.get("commit", commit)
+    """Give the manifest digest of a commit, known or imported."""
+    known = memos.get("commit", _subject(mirror, commit))
     if isinstance(known, str) and blobs.has(known):
         return known
+    return import_tree(mirror, commit, blobs, memos, progress)
+
+
+def import_tree(
+    mirror: Mirror, commit: str, blobs: Blobs, memos: Memos, progress: Callable[[str], None]
+) -> str:
+    """Bring all files of a commit into the store and give their manifest digest.
+
+    It is known again by the commit id alone, which names the tree and its submodules. Raises
+    SourceUnusable for trees with paths that no tree may have.
+    """
     progress(f"reading commit {commit[:12]}")
-    entries = mirror.tree(commit, Importer(blobs, progress))
-    whole = keep(entries, blobs)
-    memos.put("commit", commit, whole)
+    whole = keep(mirror.tree(commit, Importer(blobs, progress)), blobs)
+    memos.put("commit", _subject(mirror, commit), whole)
     return whole
+
+
+def _subject(mirror: Mirror, commit: str) -> str:
+    # Git checks the objects that it fetches; those of a local repository may not be what their
+    # names say, and must not stand for the commit elsewhere
+    return f"{commit} of {mirror.path}" if mirror.local else commit
 
 
 def configuration() -> list[str]:
@@ -358,6 +379,7 @@ def variables(address: str) -> dict[str, str]:
     return kept | {
         "GIT_ALLOW_PROTOCOL": PROTOCOLS + (":http" if loopback else ""),
         "GIT_TERMINAL_PROMPT": "0",
+        "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_ASKPASS": kept.get("GIT_ASKPASS", ""),
         "GIT_SSH_COMMAND": kept.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
         "LC_ALL": "C",
@@ -378,6 +400,17 @@ _KEPT = (
     "GIT_HTTP_LOW_SPEED_LIMIT",
     "GIT_HTTP_LOW_SPEED_TIME",
 )
+
+
+ONLY_HERE = {
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "none",  # for a Git too old to know the line above
+}
+
+
+def _is_path(address: str) -> bool:
+    """Tell a path from an scp-like address, as Git does: by what stands before the first `/`."""
+    return "://" not in address and ":" not in address.partition("/")[0]
 
 
 def _row(record: bytes) -> tuple[str, str, str]:

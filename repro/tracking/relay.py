@@ -43,14 +43,14 @@ class Relay:
             earlier = f"{delivered} earlier run{'s' * (delivered > 1)}"
             text = f"sent {earlier} to `{self.mirror.name}`"
             emit(Progress(step=record.entry_point, text=text))
-        experiment_id, _name = self._experiment(record)
+        experiment_id, name = self._experiment(record)
         run_id = self.mirror.begin(self._run(record, experiment_id))
         tracking = {
             "server": self.mirror.name,
             "run_id": run_id,
             "experiment_id": experiment_id,
         }
-        return replace(record, tracking=tracking)
+        return replace(record, experiment=name, tracking=tracking)
 
     def finish(self, record: RunRecord, tracked: Tracked, emit: Emit) -> RunRecord:
         """Write what was logged and the final status, now or, if the server is gone, later."""

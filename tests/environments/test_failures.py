@@ -79,6 +79,10 @@ def test_credentials_are_left_out():
     assert hints == ("error: cannot get https://****@index.example/simple/",)
 
 
+def test_a_python_without_pip_names_the_way_out():
+    assert "install uv" in explain("Error: ensurepip is not available.").hints[-1]
+
+
 def test_unknown_output_gives_its_last_lines():
     hints = explain("\n".join(f"line {n}" for n in range(300))).hints
     assert hints[-1] == "line 299"

@@ -177,6 +177,7 @@ def test_a_changed_byte_in_the_cache_of_uv_is_found(python, lock, told, home, tm
     with pytest.raises(EnvironmentFailed, match="files of `alpha` are not those") as failed:
         maker.realize(lock, told.append)
     assert any("uv cache clean alpha" in hint for hint in failed.value.hints)
+    assert os.path.exists(failed.value.log)
     assert environments_on_disk(home) == []
 
 

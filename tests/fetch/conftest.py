@@ -191,7 +191,7 @@ def canary(tmp_path):
             return self.file.exists()
 
     bird = Canary()
-    bird.program.write_text(f"#!/bin/sh\ntouch '{bird.file}'\ncat\n")
+    bird.program.write_text(f"#!/bin/sh\ntouch '{bird.file}'\nexit 1\n")
     bird.program.chmod(0o755)
     return bird
 

@@ -166,13 +166,14 @@ def test_the_folder_itself_may_have_an_odd_name(name, repository, look, fresh, g
     folder = repository({"MLproject": "", "a.log": "x", ".gitignore": "ignored\n"}, name=name)
     (folder / "ignored").write_text("x")
     rest()
-    tree = look(folder)
+    tree = look(".", caller=folder)
     assert paths(tree) == [".gitignore", "MLproject", "a.log"]
     assert tree.source.commit == git(folder, "rev-parse", "HEAD")
     (folder / ".git" / "info" / "exclude").write_text("*.log\n")
     git(folder, "rm", "--quiet", "--cached", "a.log")
-    assert paths(look(folder)) == [".gitignore", "MLproject"]
-    assert look(folder).source == fresh(folder)
+    assert paths(look(".", caller=folder)) == [".gitignore", "MLproject"]
+    assert look(".", caller=folder).source == fresh(".", caller=folder)
+    assert look(".", "main", caller=folder).source.commit == tree.source.commit
 
 
 # -- the memo
@@ -561,8 +562,8 @@ def test_a_project_that_is_no_folder_is_an_error(folder, look, uri):
 # -- the decoded project
 
 
-def load_twice(look, machine, folder, caller="/"):
-    tree = look(folder, caller=caller)
+def loaded(look, machine, folder):
+    tree = look(folder)
     project = tree.project(lambda t: machine.load(t, lambda _event: None))
     tree.remember()
     return project
@@ -612,11 +613,11 @@ def test_an_environment_file_outside_of_the_tree_is_watched(
     text = "{}\n" if how in ("included", "conda") else ENVIRONMENT
     place.write_text(text.format("alpha"))
     rest()
-    assert requirements(load_twice(look, machine, folder)) == ("alpha",)
+    assert requirements(loaded(look, machine, folder)) == ("alpha",)
     place.write_text(text.format("bravo"))
-    assert requirements(load_twice(look, machine, folder)) == ("bravo",)
+    assert requirements(loaded(look, machine, folder)) == ("bravo",)
     place.write_text(text.format("delta"))
-    assert requirements(load_twice(look, machine, folder)) == ("delta",)
+    assert requirements(loaded(look, machine, folder)) == ("delta",)
 
 
 def test_an_environment_file_that_git_ignores_is_watched(repository, look, machine, rest):
@@ -629,18 +630,16 @@ def test_an_environment_file_that_git_ignores_is_watched(repository, look, machi
     for name in ("alpha", "bravo", "delta"):
         (work / "env.yaml").write_text(ENVIRONMENT.format(name))
         rest()
-        assert requirements(load_twice(look, machine, work)) == (name,)
+        assert requirements(loaded(look, machine, work)) == (name,)
 
 
 def test_a_known_project_is_not_decoded_again(folder, look, machine, rest):
     rest()
-    load_twice(look, machine, folder)
+    loaded(look, machine, folder)
     tree = look(folder)
     assert tree.project(lambda _tree: pytest.fail("decoded again")).file == "MLproject"
-    (folder / "other.txt").write_text("changed\n")
-    decoded = []
-    look(folder).project(lambda t: decoded.append(1) or machine.load(t, lambda _event: None))
-    assert decoded
+    (folder / "MLproject").write_text("entry_points: {other: {command: 'true'}}\n")
+    assert [entry.name for entry in loaded(look, machine, folder).entry_points] == ["other"]
 
 
 # -- without Git

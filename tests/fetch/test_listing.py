@@ -89,8 +89,8 @@ def hide(flag):
 
 def self_ignored_rules(work, git):
     # the rules are edited in place: the folder's own state does not change
-    with (work / "sub" / ".gitignore").open("w") as file:
-        file.write(".gitignore\n#\n")
+    with (work / "sub" / ".gitignore").open("r+") as file:
+        file.write(".gitignore\n#idden")
 
 
 def crlf(work, git):
@@ -151,7 +151,7 @@ CHANGES = {
     "rules widened": (text(".gitignore", "*.txt\n*.log\n/build/\n"), True),
     "rules narrowed": (text(".gitignore", "/build/\n"), True),
     "rules removed": (lambda w, _g: (w / ".gitignore").unlink(), True),
-    "rules in a folder": (text("sub/.gitignore", "!y.log\n"), True),
+    "rules in a folder": (text("sub/.gitignore", "!y.log\nhidden\n"), True),
     "rules that ignore themselves": (self_ignored_rules, True),
     "info/exclude": (text(".git/info/exclude", "forced.log\nfile.txt\n"), False),
     "info/exclude for a new file": (
@@ -193,7 +193,8 @@ CHANGES = {
 def test_a_change_is_what_a_fresh_look_finds(work, look, fresh, git, rest, change, packed):
     if packed:
         git(work, "gc", "--quiet")
-    text("sub/.gitignore", ".gitignore\ny*\n")(work, git)
+    text("sub/.gitignore", ".gitignore\nhidden\n")(work, git)
+    text("sub/hidden", "x")(work, git)
     rest()
     before = look(work).source
     edit, is_another = CHANGES[change]
@@ -428,15 +429,15 @@ def set_hooks(work, git, bird):
         shutil.copy(bird.program, work / ".git" / "hooks" / name)
 
 
-def set_config(name, value="{}"):
-    return lambda work, git, bird: git(work, "config", name, value.format(bird.program))
+def set_config(name):
+    return lambda work, git, bird: git(work, "config", name, str(bird.program))
 
 
-def set_attributes(line, name, extra="x", value="{}"):
+def set_attributes(line, name):
     def edit(work, git, bird):
         (work / ".gitattributes").write_text(f"* {line}\n")
         git(work, "add", "--all")
-        git(work, "config", name, value.format(bird.program))
+        git(work, "config", name, str(bird.program))
         git(work, "config", f"{name.rpartition('.')[0]}.required", "true")
 
     return edit
@@ -515,7 +516,6 @@ def test_looking_runs_nothing_of_the_repository(nested, look, git, canary, machi
             tree = look(uri)
             tree.project(lambda t: machine.load(t, lambda _event: None))
             machine.patch(tree.source)
-            tree.inputs
         assert not canary.sang
         (nested / "data.txt").write_text("TWO\n")
     for version in ("HEAD", "main"):
