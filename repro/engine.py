@@ -88,10 +88,10 @@ def prepare(request: Request, machine: Machine, emit: Emit) -> Prepared:
     mounts, mounted = _mounts(entry, request, machine, progress)
     params.expand(template, arguments)
     placement = machine.placement(found.root) if found.root else None
-    made = placement.made_by(entry.name) if placement and not request.output else {}
+    made = placement.made_by(entry.name) if placement else {}
     chosen = source.selection(entry, made)
     inputs = tree.inputs(chosen, entry.name)
-    lock = machine.lock(wanted, tree, progress)
+    lock = machine.lock(wanted, tree, progress, anew=request.relock)
     one = step.Step(
         entry_point=entry.name,
         command=entry.command,
@@ -103,6 +103,7 @@ def prepare(request: Request, machine: Machine, emit: Emit) -> Prepared:
         unset=unset,
         secrets=tuple(sorted(entry.secrets)),
         outputs=entry.outputs,
+        metrics=entry.metrics,
         mounts=mounts,
         network=entry.network,
         shell=entry.shell,
@@ -256,7 +257,7 @@ def _restore(prepared: Prepared, answer: Answer, machine: Machine, started: int,
 
 def inputs_of(prepared: Prepared) -> tuple[Entry, ...]:
     """Give the files that a step sees."""
-    return source.select(prepared.tree.entries(), prepared.chosen, prepared.name)
+    return prepared.tree.selected(prepared.chosen, prepared.name)
 
 
 def begin(prepared: Prepared, started: int) -> RunRecord:

@@ -16,7 +16,7 @@ VARIABLES = {
     "REPRO_RUN_ID": "set for every step: the id of its run",
     "REPRO_KEY": "set for every step: its step key",
 }
-PREFIXES = ("REPRO_PYTHON_",)
+PREFIXES = ("REPRO_PYTHON_", "REPRO_SECRET_")
 
 
 def unknown(names: Iterable[str]) -> list[str]:

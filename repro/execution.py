@@ -132,6 +132,8 @@ class _Execution:
 
     def run(self) -> RunRecord:
         prepared, machine = self.prepared, self.machine
+        if not prepared.entry.network:
+            self.note("`network: false` is declared, but the network is not blocked here")
         realized = machine.realize(prepared.lock, prepared.tree, self.progress)
         try:
             self._make_room()

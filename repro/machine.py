@@ -161,7 +161,8 @@ class Machine:
         place = location.Location(kind="git", address=top, public=top)
         mirror = git.Mirror(place, self.home, local=True)
         commit, branch = mirror.resolve(request.version)
-        whole = git.fetch_tree(mirror, commit, self.blobs, self.memos, progress)
+        importing = (mirror, commit, self.blobs, self.memos, progress)
+        whole = git.fetch_tree(*importing)
         inside = (prefix + subdirectory).rstrip("/")
         return self._stored(
             Source(
@@ -176,6 +177,7 @@ class Machine:
                 version=request.version,
             ),
             whole,
+            lambda: git.import_tree(*importing),
         )
 
     def _git(self, place: Location, request: Request, progress: Tell) -> Tree:
@@ -189,6 +191,14 @@ class Machine:
             mirror = git.Mirror(place, self.home)
             commit, branch = mirror.resolve(request.version)
             whole = git.fetch_tree(mirror, commit, self.blobs, self.memos, progress)
+
+        def again() -> None:
+            from repro.fetch import git
+
+            mirror = git.Mirror(place, self.home)
+            mirror.resolve(commit)
+            git.import_tree(mirror, commit, self.blobs, self.memos, progress)
+
         inside = f"#{place.subdirectory}" if place.subdirectory else ""
         return self._stored(
             Source(
@@ -204,6 +214,7 @@ class Machine:
                 version=request.version,
             ),
             whole,
+            again,
         )
 
     def _zip(self, place: Location, request: Request, caller: str, progress: Tell) -> Tree:
@@ -226,12 +237,13 @@ class Machine:
                 subdirectory=place.subdirectory,
             ),
             whole,
+            lambda: archive.fetch(place, self.home, self.blobs, progress),
         )
 
-    def _stored(self, found: Source, whole: str) -> Tree:
+    def _stored(self, found: Source, whole: str, again: Callable[[], object]) -> Tree:
         from repro.fetch.stored import Stored
 
-        tree = Stored(found, whole, self.blobs, self.memos)
+        tree = Stored(found, whole, self.blobs, self.memos, again)
         if found.subdirectory and "tree" not in tree.memo and not tree.entries():
             raise UsageError(
                 f"there is no folder `{found.subdirectory}` in `{found.uri.partition('#')[0]}`",
@@ -288,7 +300,9 @@ class Machine:
 
     # -- environments
 
-    def lock(self, wanted: Environment | None, tree: Tree, progress: Tell) -> EnvironmentLock:
+    def lock(
+        self, wanted: Environment | None, tree: Tree, progress: Tell, *, anew: bool = False
+    ) -> EnvironmentLock:
         """Give the lock of an environment: the caller's own, a known one, or a new one.
 
         A machine that only looks does not build packages of a project: that would run its code.
@@ -299,15 +313,15 @@ class Machine:
             self.locks.keep("", lock)
             return lock
         name = self._request(wanted)
-        known = self.locks.of_request(name)
+        known = None if anew else self.locks.of_request(name)
         if known is None:
-            builds = isinstance(wanted, PythonEnvironment) and bool(wanted.directories)
-            if builds and self.looks_only:
+            needs_files = isinstance(wanted, PythonEnvironment) and wanted.is_bound
+            if self.looks_only and isinstance(wanted, PythonEnvironment) and wanted.directories:
                 raise Unsupported(
                     "the environment holds a package of the project, which only a run builds",
                     hints=["run the step once; its environment is known then"],
                 )
-            known = self._python(self._root(tree) if builds else "").lock(wanted, progress)
+            known = self._python(self._root(tree, needed=needs_files)).lock(wanted, progress)
             self.locks.keep(name, known)
         return known
 
@@ -315,13 +329,13 @@ class Machine:
         """Make an environment, or find it made."""
         if lock.kind == "local":
             return self._bare().realize(lock, progress)
-        builds = any(artifact.kind == "directory" for artifact in lock.artifacts)
-        return self._python(self._root(tree) if builds else "").realize(lock, progress)
+        needs_files = any(a.url and "://" not in a.url for a in lock.artifacts)
+        return self._python(self._root(tree, needed=needs_files)).realize(lock, progress)
 
-    def _root(self, tree: Tree) -> str:
-        """Give a folder with the files of a project, written for the occasion if need be."""
+    def _root(self, tree: Tree, *, needed: bool) -> str:
+        """Give a folder with the files of a project, written for the occasion if it is needed."""
         found = tree.source
-        if found.root:
+        if found.root or not needed:
             return found.root
         folder = os.path.join(self.home.scratch(), f"source-{found.tree[:16]}")
         if not os.path.isdir(folder):

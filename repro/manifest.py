@@ -86,6 +86,23 @@ def fault_of(entry: Entry) -> str:
     return ""
 
 
+def clash(entries: Iterable[Entry]) -> str:
+    """Give a path that two entries claim, as the same or as file and folder, or nothing."""
+    paths = [entry.path for entry in entries if entry.kind != "dir"]
+    taken: set[str] = set()
+    for path in paths:
+        if path in taken:
+            return path
+        taken.add(path)
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder:
+            if folder in taken:
+                return folder
+            folder = folder.rpartition("/")[0]
+    return ""
+
+
 def is_inside(path: str) -> bool:
     """Say whether a relative path stays below its root."""
     parts = path.split("/")

@@ -391,7 +391,7 @@ def _check(parameter: Parameter, argument: Argument) -> None:
     if parameter.flag or parameter.type in BOOLEANS:
         if text.lower() not in TRUE | FALSE:
             raise _refused(argument, f"is not a {parameter.type}", "write `true` or `false`")
-    elif parameter.type in NUMBERS:
+    elif parameter.type in NUMBERS or parameter.minimum or parameter.maximum:
         _check_number(parameter, argument)
     elif parameter.type == "uri" and not _scheme(text):
         hint = "a URI begins with a scheme, for example `https://` or `file:///`"
@@ -401,10 +401,11 @@ def _check(parameter: Parameter, argument: Argument) -> None:
 def _check_number(parameter: Parameter, argument: Argument) -> None:
     text = argument.text or ""
     try:
-        number = NUMBERS[parameter.type](text)
+        number = NUMBERS.get(parameter.type, float)(text)
     except ValueError:
-        article = "an" if parameter.type[0] in "aeiou" else "a"
-        raise _refused(argument, f"is not {article} {parameter.type}", "") from None
+        kind = parameter.type if parameter.type in NUMBERS else "number"
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise _refused(argument, f"is not {article} {kind}", "") from None
     for limit, sign in ((parameter.minimum, -1), (parameter.maximum, 1)):
         if limit and sign * number > sign * float(limit):
             word = "below the minimum" if sign < 0 else "above the maximum"

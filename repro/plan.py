@@ -29,9 +29,9 @@ class Request(Value):
     """What a user asks for, in MLflow's words.
 
     `parameters` are raw. `env_manager` is empty for the project's own kind. `use_results` and
-    `keep_result` are the two halves of caching: reading and writing. `output` is a folder for
-    the outputs, empty for the project's own. `caller` is the folder that relative paths of the
-    user start from.
+    `keep_result` are the two halves of caching: reading and writing. `relock` resolves the
+    environment again. `output` is a folder for the outputs, empty for the project's own. `caller`
+    is the folder that relative paths of the user start from.
     """
 
     uri: str
@@ -52,6 +52,7 @@ class Request(Value):
     experiment_id: str = ""
     parent_run: str = ""
     timeout_ms: int = 0
+    relock: bool = False
 
 
 def entry_point(project: Project, name: str, shell: str) -> EntryPoint:

@@ -160,6 +160,9 @@ if TYPE_CHECKING:
         def entries(self) -> tuple[Entry, ...]:
             """Give all files of the project."""
 
+        def selected(self, chosen: Selection, step: str) -> tuple[Entry, ...]:
+            """Give the inputs of a step. Raises SourceUnusable."""
+
         def inputs(self, chosen: Selection, step: str) -> str:
             """Give the manifest digest of a step's inputs. Raises SourceUnusable."""
 
@@ -234,9 +237,9 @@ if TYPE_CHECKING:
             """Give what finds files by path, relative ones from `caller`."""
 
         def lock(
-            self, wanted: Environment | None, tree: Tree, progress: Progress
+            self, wanted: Environment | None, tree: Tree, progress: Progress, *, anew: bool = False
         ) -> EnvironmentLock:
-            """Give the lock of an environment, made now if there is none yet."""
+            """Give the lock of an environment, made now if there is none, or with `anew`."""
 
         def realize(self, lock: EnvironmentLock, tree: Tree, progress: Progress) -> Realized:
             """Make an environment."""

@@ -72,7 +72,8 @@ class PythonEnvironment(Value):
     `python` is a version or a prefix of one, empty for the running interpreter's. `requirements`
     and `build_requirements` are single PEP 508 lines, with `-r` files already followed.
     `options` are index options found in them. `directories` are local packages, relative to the
-    project, each with the digest of its files. `source` is where the request stands, for messages.
+    project, each with the digest of its files; `archives` are local wheels and the like among the
+    requirements, each with its SHA-256. `source` is where the request stands, for messages.
     """
 
     python: str = ""
@@ -81,7 +82,14 @@ class PythonEnvironment(Value):
     constraints: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     directories: tuple[tuple[str, str], ...] = ()
+    archives: tuple[tuple[str, str], ...] = ()
     source: str = ""
+
+    @property
+    def is_bound(self) -> bool:
+        """Say whether it takes anything from the project's own files."""
+        local = any("://" not in option for option in self.options if " " in option)
+        return bool(self.directories or self.archives or local)
 
 
 class CondaEnvironment(Value):
@@ -176,7 +184,7 @@ def installs_itself(project: Project) -> bool:
     """Say whether an environment of the project holds a package from the project's own files."""
     wanted = [project.environment, *(entry.environment for entry in project.entry_points)]
     pythons = [e.python if isinstance(e, CondaEnvironment) else e for e in wanted]
-    return any(isinstance(e, PythonEnvironment) and e.directories for e in pythons)
+    return any(isinstance(e, PythonEnvironment) and e.is_bound for e in pythons)
 
 
 CLASSES = {

@@ -50,6 +50,7 @@ class Step(Value):
     unset: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     outputs: tuple[str, ...] | None = None
+    metrics: tuple[str, ...] = ()
     mounts: tuple[tuple[str, str], ...] = ()
     network: bool = True
     sandbox: str = "none"
@@ -72,6 +73,7 @@ def parts(step: Step) -> dict[str, Any]:
         "unset": list(step.unset),
         "secrets": list(step.secrets),
         "outputs": None if step.outputs is None else list(step.outputs),
+        "metrics": list(step.metrics),
         "mounts": [list(mount) for mount in step.mounts],
         "network": step.network,
         "sandbox": step.sandbox,

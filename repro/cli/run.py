@@ -77,6 +77,7 @@ OPTIONS = (
     ),
     Option(names=("--no-cache",), kind="flag", help="neither read nor write results"),
     Option(names=("--refresh",), kind="flag", help="write the result, but do not read one"),
+    Option(names=("--relock",), kind="flag", help="resolve the environment again"),
     Option(names=("--dry-run", "-n"), kind="flag", help="say what would happen, and run nothing"),
 )
 
@@ -128,6 +129,7 @@ def request_of(options: Options) -> Request:
         parent_run=os.environ.get("REPRO_RUN_ID", ""),
         caller=os.getcwd(),
         timeout_ms=timeout_ms if timeout else 0,
+        relock=options.flag("relock"),
     )
 
 

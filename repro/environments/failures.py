@@ -119,7 +119,7 @@ def _mismatch(found: re.Match[str], log: str) -> EnvironmentFailed:
         hints=[
             f"expected {found['expected']}",
             f"found    {found['found']}",
-            "the file was replaced since it was locked; lock again if that is right",
+            "the file was replaced since it was locked; if that is right, `--relock`",
         ],
         log=log,
     )

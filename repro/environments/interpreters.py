@@ -91,7 +91,7 @@ class Interpreters:
             hints=[
                 self._found(),
                 f"install it, or set `{_variable(identity.version)}` to its path",
-                "or lock again, for a python that is here",
+                "or lock again for a python that is here, with `repro run --relock`",
             ],
         )
 

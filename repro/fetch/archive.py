@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import zipfile
+import zlib
 
 from repro.errors import SourceUnusable, Unreachable, UsageError
 from repro.fetch.stored import keep
@@ -13,7 +15,7 @@ from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from repro.location import Location
     from repro.store.blobs import Blobs
@@ -23,6 +25,8 @@ MAX_MEMBERS = 100_000
 MAX_BYTES = 20 << 30
 MAX_RATIO = 200
 SMALL = 1 << 20
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The others of Python unpack a few bytes to gigabytes in memory before one can stop them."""
 TIMEOUT = (10, 60)
 
 
@@ -39,10 +43,19 @@ def fetch(place: Location, home: Home, blobs: Blobs, progress: Callable[[str], N
         if not os.path.isfile(path):
             raise UsageError(f"there is no archive `{path}`")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path) as archive:
             return keep(_members(archive, home, blobs), blobs)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError) as error:
+    except zipfile.BadZipFile as error:
         raise SourceUnusable(f"`{place.public}` is not a zip archive to use: {error}") from None
+
+
+def _opened(path: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except OSError as error:
+        raise zipfile.BadZipFile((error.strerror or str(error)).lower()) from None
+    except (NotImplementedError, ValueError, struct.error) as error:
+        raise zipfile.BadZipFile(str(error)) from None
 
 
 def _download(place: Location, home: Home, progress: Callable[[str], None]) -> str:
@@ -82,10 +95,10 @@ def _members(archive: zipfile.ZipFile, home: Home, blobs: Blobs) -> list[Entry]:
     total = 0
     for info in infos:
         total += info.file_size
-        _refuse_bomb(info, total)
-        if info.is_dir():
-            continue
+        _refuse(info, total)
         name = info.filename
+        if name.endswith("/"):
+            continue
         if name in seen:
             raise SourceUnusable(f"the archive holds `{name}` twice")
         seen.add(name)
@@ -93,7 +106,7 @@ def _members(archive: zipfile.ZipFile, home: Home, blobs: Blobs) -> list[Entry]:
     return entries
 
 
-def _refuse_bomb(info: zipfile.ZipInfo, total: int) -> None:
+def _refuse(info: zipfile.ZipInfo, total: int) -> None:
     packed = max(info.compress_size, 1)
     if total > MAX_BYTES or (info.file_size > SMALL and info.file_size / packed > MAX_RATIO):
         raise SourceUnusable(
@@ -102,6 +115,11 @@ def _refuse_bomb(info: zipfile.ZipInfo, total: int) -> None:
         )
     if info.flag_bits & 0x1:
         raise SourceUnusable(f"the archive's member `{info.filename}` is encrypted")
+    if info.compress_type not in METHODS:
+        raise SourceUnusable(
+            f"the archive's member `{info.filename}` is packed by an unusual method",
+            hints=["pack it again with `zip`, or `python -m zipfile`"],
+        )
 
 
 def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, home: Home, blobs: Blobs) -> Entry:
@@ -110,16 +128,20 @@ def _entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, home: Home, blobs: B
         what = "a link" if stat.S_ISLNK(mode) else "a special file"
         raise SourceUnusable(f"the archive's member `{info.filename}` is {what}")
     path = os.path.join(home.scratch(), os.urandom(8).hex())
-    with archive.open(info) as source, open(path, "xb") as target:
-        left = info.file_size
-        while piece := source.read(min(files.CHUNK, left + 1)):
-            left -= len(piece)
-            if left < 0:
-                raise SourceUnusable(
-                    f"the archive's member `{info.filename}` is longer than it says"
-                )
-            target.write(piece)
+    with open(path, "xb") as target:
+        target.writelines(_pieces(archive, info))
     name, size = blobs.put_file(path)
     os.unlink(path)
     kind = "exec" if mode & 0o100 else "file"
     return Entry(path=info.filename, kind=kind, content=name, size=size)
+
+
+def _pieces(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+    """Unpack a member, never to more bytes than it declares. Raises BadZipFile."""
+    try:
+        with archive.open(info) as source:
+            while piece := source.read(files.CHUNK):
+                yield piece
+    except (zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        why = str(error) or "its end is missing"
+        raise zipfile.BadZipFile(f"{info.filename!r} cannot be unpacked: {why}") from None

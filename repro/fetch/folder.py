@@ -19,7 +19,7 @@ from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from repro.source import Selection
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     Loader = Callable[["Folder"], tuple[Project, tuple[str, ...]]]
 
-FORMAT = 2
+FORMAT = 3
+NEVER = (".git", "__pycache__")
 TICK_NS = 20_000_000
 """Two ticks of the coarsest kernel clock: a file may change again within it, unnoticed."""
 SECOND_NS = 1_000_000_000
@@ -83,19 +84,49 @@ class Folder:
 
     def entries(self) -> tuple[Entry, ...]:
         """Give all files of the tree."""
-        return tuple(
-            Entry(path=row[0], kind=row[1], content=row[2], size=row[3])
-            for row in self.memo["files"]
-        )
+        return _entries(self.memo["files"])
+
+    def selected(self, chosen: Selection, step: str) -> tuple[Entry, ...]:
+        """Give the inputs of a step. Raises SourceUnusable.
+
+        Files and folders that are named without a glob count even where Git ignores them.
+        """
+        named = {row[0]: row for row in (*self.memo["files"], *self._named(chosen))}
+        rows = sorted(named.values(), key=lambda row: os.fsencode(row[0]))
+        return source.select(_entries(rows), chosen, step)
 
     def inputs(self, chosen: Selection, step: str) -> str:
         """Give the manifest digest of a step's inputs. Raises SourceUnusable."""
-        known = self.memo["derived"].get(chosen.name)
+        named = [row[:4] for row in self._named(chosen)]
+        name = digest.of_value("repro/selected", [chosen.name, named])
+        known = self.memo["derived"].get(name)
         if known is None:
-            known = manifest.of(source.select(self.entries(), chosen, step))
-            self.memo["derived"][chosen.name] = known
+            known = manifest.of(self.selected(chosen, step))
+            self.memo["derived"][name] = known
             self.changed = True
         return str(known)
+
+    def _named(self, chosen: Selection) -> list[list[Any]]:
+        """Look at the files that inputs name without a glob, reading only what has changed."""
+        found: list[list[Any]] = []
+        memory = self.memo["named"]
+        for pattern in chosen.inputs or ():
+            path = pattern.removeprefix("./").rstrip("/")
+            if any(char in path for char in "*?[") or not manifest.is_inside(path):
+                continue
+            known = memory.get(path, {"rows": [], "seen_ns": 0})
+            before = {row[0]: row for row in known["rows"]}
+            seen_ns = now_ns()
+            rows = [
+                row(self.root, name, before.get(name), known["seen_ns"])
+                for name in _below(self.root, path)
+            ]
+            settled = [one for one in rows if one is not None]
+            if settled != known["rows"]:
+                memory[path] = {"rows": settled, "seen_ns": seen_ns}
+                self.changed = True
+            found += settled
+        return found
 
     def read(self, path: str) -> bytes | None:
         """Give a regular file by its path relative to the project, None where there is none."""
@@ -227,6 +258,7 @@ class Folder:
             "git": found.git,
             "project": self.memo.get("project"),
             "derived": self.memo.get("derived", {}) if same else {},
+            "named": self.memo.get("named", {}),
         }
         self.changed = True
 
@@ -262,6 +294,23 @@ def _suspects(root: str, memo: dict[str, Any]) -> list[int] | None:
         if state != row[4:] or _racy(state[3], state[4], seen):
             found.append(index)
     return found
+
+
+def _entries(rows: Iterable[list[Any]]) -> tuple[Entry, ...]:
+    return tuple(Entry(path=r[0], kind=r[1], content=r[2], size=r[3]) for r in rows)
+
+
+def _below(root: str, path: str) -> Iterator[str]:
+    """Give a file or link, or every file and link below a folder, in one order."""
+    place = os.path.join(root, path)
+    if os.path.islink(place) or not os.path.isdir(place):
+        yield path
+        return
+    for base, folders, names in os.walk(place):
+        folders[:] = sorted(name for name in folders if name not in NEVER)
+        links = [name for name in folders if os.path.islink(os.path.join(base, name))]
+        for name in sorted([*names, *links]):
+            yield os.path.relpath(os.path.join(base, name), root)
 
 
 def _project_names(contents: dict[str, str]) -> list[str]:

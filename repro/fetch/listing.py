@@ -10,6 +10,7 @@ import os
 import subprocess
 
 from repro.errors import SourceUnusable
+from repro.fetch.folder import NEVER
 from repro.location import without_credentials
 from repro.value import Value
 
@@ -17,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-NEVER = (".git", "__pycache__")
 SAFE = (
     "-c",
     "core.fsmonitor=false",

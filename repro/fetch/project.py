@@ -96,10 +96,18 @@ def _filled(environment: Environment | None, read: _Reader) -> Environment | Non
 
 
 def _with_digests(environment: spec.PythonEnvironment, tree: Tree) -> spec.PythonEnvironment:
-    """Fill in the local packages of an environment, each with the digest of its files."""
-    entries = tree.entries() if environment.directories else ()
+    """Fill in what an environment takes from the project's own files, by their digests."""
+    archives = [line[2:] for line in environment.requirements if line.startswith("./")]
+    if not (environment.directories or archives):
+        return environment
+    entries = tree.entries()
+    contents = {entry.path: entry.content for entry in entries}
     found = []
     for path, _nothing in environment.directories:
         inside = manifest.matcher((path.partition("[")[0],))
         found.append((path, manifest.of(entry for entry in entries if inside(entry.path))))
-    return replace(environment, directories=tuple(found))
+    return replace(
+        environment,
+        directories=tuple(found),
+        archives=tuple((path, contents.get(path, "")) for path in archives),
+    )

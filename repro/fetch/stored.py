@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from repro import manifest, source, spec, value
 from repro.errors import SourceUnusable
+from repro.store.blobs import BlobMissing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,12 +26,19 @@ class Stored:
     The project may be a subdirectory; only environment files are read from outside of it.
     """
 
-    def __init__(self, found: Source, whole: str, blobs: Blobs, memos: Memos) -> None:
-        """Name what was fetched; nothing is read before it is needed."""
+    def __init__(
+        self, found: Source, whole: str, blobs: Blobs, memos: Memos, again: Callable[[], object]
+    ) -> None:
+        """Name what was fetched; nothing is read before it is needed.
+
+        `again` brings the files into the store once more: one that is long known may have lost
+        them, as the store is only a cache.
+        """
         self.source = found
         self.whole = whole
         self.blobs = blobs
         self.memos = memos
+        self.again = again
         self.subject = f"{whole}#{found.subdirectory}"
         self.memo: dict[str, Any] = memos.get("stored", self.subject) or {"derived": {}}
         self.changed = False
@@ -38,8 +46,15 @@ class Stored:
 
     def _everything(self) -> dict[str, Entry]:
         if self._all is None:
-            self._all = {e.path: e for e in manifest.decode(self.blobs.get(self.whole))}
+            self._all = {e.path: e for e in manifest.decode(self._blob(self.whole))}
         return self._all
+
+    def _blob(self, name: str) -> bytes:
+        try:
+            return self.blobs.get(name)
+        except BlobMissing:
+            self.again()
+            return self.blobs.get(name)
 
     def entries(self) -> tuple[Entry, ...]:
         """Give all files of the project."""
@@ -59,11 +74,15 @@ class Stored:
             self.changed = True
         return str(known)
 
+    def selected(self, chosen: Selection, step: str) -> tuple[Entry, ...]:
+        """Give the inputs of a step. Raises SourceUnusable."""
+        return source.select(self.entries(), chosen, step)
+
     def inputs(self, chosen: Selection, step: str) -> str:
         """Give the manifest digest of a step's inputs. Raises SourceUnusable."""
         known = self.memo["derived"].get(chosen.name)
         if known is None:
-            known = manifest.of(source.select(self.entries(), chosen, step))
+            known = manifest.of(self.selected(chosen, step))
             self.memo["derived"][chosen.name] = known
             self.changed = True
         return str(known)
@@ -80,11 +99,15 @@ class Stored:
                 parts.append(part)
         entry = self._everything().get("/".join(parts))
         is_file = entry is not None and entry.kind in ("file", "exec") and not path.startswith("/")
-        return self.blobs.get(entry.content) if is_file and entry else None
+        return self._blob(entry.content) if is_file and entry else None
 
     def materialize(self, entries: Iterable[Entry], folder: str) -> None:
         """Write files into `folder`, each checked against its digest on the way."""
-        self.blobs.write(entries, folder)
+        wanted = tuple(entries)
+        files = (entry for entry in wanted if entry.kind in ("file", "exec"))
+        if not all(self.blobs.has(entry.content) for entry in files):
+            self.again()
+        self.blobs.write(wanted, folder)
 
     def project(self, load: Loader) -> Project:
         """Give the project, decoded by `load` unless it is known."""
@@ -113,6 +136,9 @@ def keep(entries: list[Entry], blobs: Blobs) -> str:
         fault = manifest.fault_of(entry)
         if fault or ".git" in entry.path.lower().split("/"):
             raise SourceUnusable(f"{entry.path!r} is {fault or 'a path inside of .git'}")
+    clash = manifest.clash(entries)
+    if clash:
+        raise SourceUnusable(f"{clash!r} stands there twice, or as a file and as a folder")
     whole = blobs.put(manifest.encode(entries))
     blobs.sync()
     return whole

@@ -262,7 +262,7 @@ class History:
                     check, _, body = line.partition(b" ")
                     if body and digest.of_bytes(body)[:16].encode() == check:
                         self._insert(database, of_plain(canonical.decode(body)))
-            if time.time() - os.stat(path).st_mtime > LATE:
+            if _age(path) > LATE:
                 files.unlink(path)
 
     def close(self) -> None:
@@ -270,6 +270,14 @@ class History:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+def _age(path: str) -> float:
+    """Give the seconds since a file was written; 0 where another process removed it."""
+    try:
+        return time.time() - os.stat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _column(text: str) -> str | bytes:

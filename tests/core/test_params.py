@@ -191,6 +191,9 @@ def test_limits_and_choices():
     for value in ("-0.1", "1.1"):
         with pytest.raises(ParameterInvalid, match="minimum|maximum"):
             params.bind(bounded, {"p": value})
+    untyped = entry("x {p}", Parameter(name="p", minimum="0"))
+    with pytest.raises(ParameterInvalid, match="not a number"):
+        params.bind(untyped, {"p": "x"})
     chosen = entry("x {p}", Parameter(name="p", choices=("a", "b")))
     with pytest.raises(ParameterInvalid, match="choices") as caught:
         params.bind(chosen, {"p": "c"})

@@ -24,7 +24,7 @@ STEP = Step(
     variables={"MODE": "fast"},
     outputs=("model.pkl",),
 )
-GOLDEN = "469b43d9cac357953aee49b5ab6785a55c65d44a1d93e67059e04904f205dc10"
+GOLDEN = "950a57fa514e0fc46d6149a237bedb5dddfcf4706e20c26397d7c930e5bf8fd1"
 
 
 def test_key_golden():
@@ -66,6 +66,7 @@ def test_the_settings_of_every_step_are_part_of_the_format():
         {"secrets": ("TOKEN",)},
         {"outputs": None},
         {"outputs": ()},
+        {"metrics": ("m.json",)},
         {"mounts": (("/data", "version 1"),)},
         {"network": False},
         {"sandbox": "mounts"},

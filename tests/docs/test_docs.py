@@ -205,11 +205,21 @@ def test_keys_inside_of_values_are_in_the_reference():
     assert described.issuperset(requirements.PYTHON_KEYS)
 
 
-def test_examples_of_the_mlproject_reference_are_valid():
-    for body in fences(read(REFERENCE / "mlproject.md"), "yaml"):
-        environments = dict.fromkeys(("python_env.yaml", "gpu.yaml"), "python: '3.11'")
-        files = {"MLproject": body, **environments}
-        assert mlproject.decode("MLproject", reader(files), SCHEMA).problems == (), body
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_examples_of_mlprojects_are_valid(page):
+    environments = dict.fromkeys(("python_env.yaml", "gpu.yaml"), "python: '3.11'")
+    for body in fences(read(page), "yaml") if page.name != "errors.md" else ():
+        if "dependencies:" not in body:
+            files = {"MLproject": body, **environments}
+            assert mlproject.decode("MLproject", reader(files), SCHEMA).problems == (), body
+
+
+def test_every_row_of_the_compatibility_page_has_its_test():
+    table = [r for r in rows(read(REFERENCE / "mlflow-compatibility.md")) if r[0] != "MLflow"]
+    assert {row[2] for row in table} == {"equal", "stricter", "different", "missing"}
+    assert [
+        row for row in table if not re.fullmatch(r"`[a-z]+/test_\w+\.py::test_\w+`", row[3])
+    ] == []
 
 
 # -- errors
@@ -295,6 +305,15 @@ def test_every_module_is_on_the_code_map():
     found = {p.stem for p in (REPOSITORY / "repro").glob("*.py")} - {"__init__"}
     found |= {f"{p.parent.name}/" for p in (REPOSITORY / "repro").glob("*/__init__.py")}
     assert found - words(text) == set()
+
+
+def test_the_code_map_is_in_the_order_of_the_layers():
+    contract = read(REPOSITORY / ".importlinter").partition("layers =")[2].partition("\n\n")[0]
+    layers = re.findall(r"^ {4}(.+)$", contract, re.MULTILINE)[::-1]
+    level = {name: i for i, layer in enumerate(layers) for name in re.findall(r"\w+", layer)}
+    table = rows(section(read(DOCS / "explanation/architecture.md"), "Code map"))[1:]
+    found = [level[name.strip("/")] for row in table for name in CODE.findall(row[0])]
+    assert found == sorted(found)
 
 
 def test_import_contracts_that_are_named_exist():

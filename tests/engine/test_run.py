@@ -505,6 +505,13 @@ def test_a_remote_style_run_keeps_outputs_until_they_are_asked_for(project, run,
     assert (tmp_path / "out/o").read_text() == "1\n"
 
 
+def test_another_place_for_the_outputs_gets_all_of_them(project, run, tmp_path):
+    folder = project(MLproject="entry_points: {main: {command: echo 1 > o}}\n")
+    run(folder)
+    assert run(folder, output=str(tmp_path / "out")).cached
+    assert (tmp_path / "out/o").read_text() == "1\n"
+
+
 def test_async_runs_go_on_side_by_side(project, run):
     text = "entry_points: {main: {parameters: {a: str}, command: 'sleep 0.5; echo {a} > o'}}\n"
     folders = [project(name=f"p{i}", MLproject=text) for i in range(4)]
@@ -624,3 +631,34 @@ def test_a_project_is_decoded_again_only_when_its_own_files_change(project, mach
         change()
         look()
         assert len(decoded) == before + 1
+
+
+def test_an_ignored_file_is_an_input_if_it_is_named(project, run):
+    import subprocess
+
+    text = "entry_points: {main: {inputs: ['**', data/raw, one.csv], command: cat data/raw/x data/raw/y one.csv}}\n"
+    folder = project(
+        {
+            "MLproject": text,
+            ".gitignore": "data/raw/x\n*.csv\n",
+            "data/raw/x": "1",
+            "data/raw/y": "2",
+            "one.csv": "3",
+        }
+    )
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    run(folder)
+    assert run.printed == "123"
+    assert run(folder).cached
+    (folder / "data/raw/x").write_text("4")
+    assert not run(folder).cached
+    assert "data/raw/x" in run.reason
+    (folder / "data/raw/new").write_text("5")
+    assert not run(folder).cached
+    (folder / "other.csv").write_text("ignored and not named")
+    assert run(folder).cached
+
+
+def test_a_network_that_is_not_blocked_is_said(project, run):
+    folder = project(MLproject="entry_points: {main: {network: false, command: 'true'}}\n")
+    assert any("not blocked" in note for note in run(folder).record.notes)

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import os
 import pathlib
+import shutil
 import socketserver
 import stat
 import subprocess
@@ -27,6 +28,12 @@ IDENTITY = {
 }
 
 
+SETTINGS = [
+    *("-c", "init.defaultBranch=main", "-c", "protocol.file.allow=always"),
+    *("-c", "core.fsync=none", "-c", "maintenance.auto=false"),  # for speed alone
+]
+
+
 @pytest.fixture(autouse=True)
 def own_variables(monkeypatch, environ):
     """Give Git, which reads the variables of this process, an empty home."""
@@ -38,7 +45,7 @@ def own_variables(monkeypatch, environ):
 def git(folder, *words, data=None, fails=False, **variables):
     """Run Git as a user would; give what it prints."""
     done = subprocess.run(
-        ["git", "-c", "init.defaultBranch=main", "-c", "protocol.file.allow=always", *words],
+        ["git", *SETTINGS, *words],
         cwd=folder,
         env={**os.environ, **IDENTITY, **variables},
         input=data,
@@ -55,6 +62,11 @@ def git_fixture():
     return git
 
 
+@pytest.fixture(name="git_once", scope="session")
+def git_of_the_session():
+    return git
+
+
 @pytest.fixture
 def commit():
     """Commit everything in a work tree; give the commit id."""
@@ -67,13 +79,23 @@ def commit():
     return make
 
 
+@pytest.fixture(scope="session")
+def blank(tmp_path_factory):
+    """What `git init` makes."""
+    folder = tmp_path_factory.mktemp("blank")
+    git(folder, "init", "--quiet", "--template=")
+    for name in ("info", "hooks"):
+        (folder / ".git" / name).mkdir()
+    return folder / ".git"
+
+
 @pytest.fixture
-def repository(project, commit):
+def repository(project, commit, blank):
     """Make a work tree from file names and texts, with one commit."""
 
     def make(files=None, name="work"):
         folder = project(files or {"MLproject": PROJECT, "data.txt": "one\n"}, name=name)
-        git(folder, "init", "--quiet")
+        shutil.copytree(blank, folder / ".git", dirs_exist_ok=True)
         commit(folder)
         return folder
 
@@ -211,6 +233,7 @@ class Web(http.server.ThreadingHTTPServer):
         self.environ = dict(os.environ)
         self.files = {}
         self.password = ""
+        self.protocol = 2
         self.asked = []
         self.authority = f"127.0.0.1:{self.server_port}"
         self.url = f"http://{self.authority}"
@@ -259,7 +282,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "CONTENT_TYPE": self.headers.get("Content-Type", ""),
             "CONTENT_LENGTH": str(size),
             "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+            "GIT_PROTOCOL": self.headers.get("Git-Protocol", "") if self.server.protocol else "",
         }
         done = subprocess.run(
             ["git", "http-backend"],
@@ -333,11 +356,11 @@ def daemon(served):
 def publish(served):
     """Put the commits of a work tree where the servers serve them; give the bare repository."""
 
-    def push(folder, name="p.git"):
+    def copy(folder, name="p.git"):
         bare = served / name
-        if not bare.exists():
-            git(served, "init", "--quiet", "--bare", str(bare))
-        git(folder, "push", "--quiet", "--force", "--mirror", str(bare))
+        shutil.rmtree(bare, ignore_errors=True)
+        shutil.copytree(folder / ".git", bare, ignore=shutil.ignore_patterns("index"))
+        (bare / "config").write_text("[core]\nrepositoryformatversion = 0\nbare = true\n")
         return bare
 
-    return push
+    return copy

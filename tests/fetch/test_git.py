@@ -58,7 +58,7 @@ def test_the_default_branch(remote, work, look, git):
     assert (source.root, source.dirty, source.version) == ("", False, "")
 
 
-def test_a_tree_has_one_digest_wherever_it_comes_from(remote, work, look, git, tmp_path):
+def test_a_tree_has_one_digest_wherever_it_comes_from(remote, work, look, git, tmp_path, publish):
     (work / "run.sh").write_text("#!/bin/sh\n")
     (work / "run.sh").chmod(0o755)
     (work / "link").symlink_to("sub/x")
@@ -66,8 +66,7 @@ def test_a_tree_has_one_digest_wherever_it_comes_from(remote, work, look, git, t
     digests = {look(work).source.tree}
     git(work, "add", "--all")
     git(work, "commit", "--quiet", "--message", "more")
-    bare = tmp_path / "served" / "p.git"
-    git(work, "push", "--quiet", str(bare), "main")
+    bare = publish(work)
     digests.add(look(work, "main").source.tree)
     digests.add(look(f"file://{bare}", "main").source.tree)
     digests.add(look(remote).source.tree)
@@ -80,20 +79,37 @@ def test_a_tree_has_one_digest_wherever_it_comes_from(remote, work, look, git, t
     assert os.readlink(tmp_path / "out" / "link") == "sub/x"
 
 
-@pytest.fixture
-def versions(work, commit, git, publish):
-    """Publish three commits with branches and tags; give their ids."""
+@pytest.fixture(scope="session")
+def three(tmp_path_factory, git_once, blank):
+    """A work tree of three commits with branches and tags, and their ids."""
+    git, work = git_once, tmp_path_factory.mktemp("three")
+    for path, content in FILES.items():
+        (work / path).parent.mkdir(exist_ok=True)
+        (work / path).write_text(content)
+    shutil.copytree(blank, work / ".git")
+    git(work, "add", "--all")
+    git(work, "commit", "--quiet", "--message", "one")
     ids = [git(work, "rev-parse", "HEAD")]
     git(work, "tag", "light")
     for number in ("two", "three"):
         (work / "data.txt").write_text(f"{number}\n")
-        ids.append(commit(work))
+        git(work, "commit", "--quiet", "--all", "--message", number)
+        ids.append(git(work, "rev-parse", "HEAD"))
     git(work, "tag", "--annotate", "--message", "annotated", "v2", ids[1])
     git(work, "tag", "--annotate", "--message", "of a tag", "v2-again", "v2")
     git(work, "branch", "feature/x-1", ids[0])
     git(work, "branch", "both", ids[0])
     git(work, "tag", "both", ids[1])
     git(work, "update-ref", "refs/pull/1/head", ids[1])
+    return work, ids
+
+
+@pytest.fixture
+def versions(three, work, publish):
+    """Three commits in the work tree and published; give their ids."""
+    made, ids = three
+    shutil.rmtree(work)
+    shutil.copytree(made, work)
     publish(work)
     return ids
 
@@ -130,11 +146,22 @@ def test_versions(work, web, look, versions, git, version, index, branch, kind):
     assert tree.source.version == version
 
 
-def test_an_abbreviated_commit_that_is_older_than_what_is_here(web, look, versions):
+@pytest.fixture
+def history(work, commit, publish):
+    """Publish three commits, of which only the last has a name; give their ids."""
+    ids = []
+    for number in ("one", "two", "three"):
+        (work / "data.txt").write_text(f"{number}\n")
+        ids.append(commit(work))
+    publish(work)
+    return ids
+
+
+def test_an_abbreviated_commit_that_is_older_than_what_is_here(web, look, history):
     """A first fetch takes one commit alone; the ones before it have to come later."""
     assert text(look(f"{web.url}/p.git")) == "three\n"
-    assert text(look(f"{web.url}/p.git", versions[0][:8])) == "one\n"
-    assert text(look(f"{web.url}/p.git", versions[1][:8])) == "two\n"
+    assert text(look(f"{web.url}/p.git", history[0][:8])) == "one\n"
+    assert text(look(f"{web.url}/p.git", history[1][:8])) == "two\n"
     assert text(look(f"{web.url}/p.git", "main")) == "three\n"
 
 
@@ -143,14 +170,23 @@ def test_a_commit_in_capitals(web, look, versions):
     assert (text(tree), tree.source.commit) == ("one\n", versions[0])
 
 
-def test_a_commit_of_a_server_that_gives_only_branches(web, look, versions, served, git):
-    """Git servers before protocol 2, and some after it, do not hand out any commit by its id."""
-    git(served / "p.git", "config", "protocol.version", "0")
-    git(served / "p.git", "config", "uploadpack.allowAnySHA1InWant", "false")
-    web.environ["GIT_PROTOCOL"] = ""
-    web.old = True
-    look(f"{web.url}/p.git")
-    assert text(look(f"{web.url}/p.git", versions[0])) == "one\n"
+def test_a_commit_of_a_server_that_gives_only_branches(web, look, history):
+    """Before protocol 2 servers do not hand out a commit by its id."""
+    web.protocol = 0
+    assert text(look(f"{web.url}/p.git")) == "three\n"
+    assert text(look(f"{web.url}/p.git", history[0])) == "one\n"
+    assert text(look(f"{web.url}/p.git", history[1])) == "two\n"
+
+
+def test_a_server_of_files_alone(web, look, history, served, git):
+    bare = served / "p.git"
+    git(bare, "update-server-info")
+    for path in bare.rglob("*"):
+        if path.is_file():
+            web.files[f"/plain.git/{path.relative_to(bare)}"] = path.read_bytes()
+    assert text(look(f"{web.url}/plain.git")) == "three\n"
+    assert text(look(f"{web.url}/plain.git", history[0][:9])) == "one\n"
+    assert text(look(f"{web.url}/plain.git", history[1])) == "two\n"
 
 
 @pytest.mark.parametrize(
@@ -158,8 +194,8 @@ def test_a_commit_of_a_server_that_gives_only_branches(web, look, versions, serv
     [
         ("mian", "a similar version exists: `main`"),
         ("feature/x-2", "a similar version exists: `feature/x-1`"),
-        ("v3", "a similar version exists: `v2`"),
-        ("zzzzzzzzzz", "versions: both, feature/x-1, light, main, v2"),
+        ("v3", "versions: both, feature/x-1, light, main, v2, v2-again"),
+        ("zzzzzzzzzz", "versions: both, feature/x-1, light, main, v2, v2-again"),
         ("0000000", ""),
         ("0" * 40, ""),
         ("refs/heads/nothing", ""),
@@ -352,7 +388,9 @@ def test_replaced_objects_are_not_followed(work, web, publish, look, commit, git
     assert text(look(work, honest)) == "one\n"
 
 
-def test_a_corrupt_local_repository_does_not_poison_a_commit(work, web, publish, look, git, machine):
+def test_a_corrupt_local_repository_does_not_poison_a_commit(
+    work, web, publish, look, git, machine
+):
     """Git checks what it fetches, but not whether a local object is what its name says."""
     publish(work)
     honest = git(work, "rev-parse", "HEAD")
@@ -438,7 +476,9 @@ def test_a_closed_port(look, scheme, version):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     started = time.monotonic()
-    with pytest.raises(Unreachable, match=f"cannot fetch from `{scheme}://127.0.0.1:{port}/p`") as c:
+    with pytest.raises(
+        Unreachable, match=f"cannot fetch from `{scheme}://127.0.0.1:{port}/p`"
+    ) as c:
         look(f"{scheme}://127.0.0.1:{port}/p", version)
     assert c.value.exit == 7
     assert c.value.hints
@@ -453,10 +493,17 @@ def test_a_server_that_never_answers_is_given_up(look, monkeypatch):
             look(f"http://127.0.0.1:{silent.getsockname()[1]}/p")
 
 
-@pytest.mark.parametrize("answer", [(500, b"oops"), (200, b"garbage"), (200, b""), (403, b"no")])
-def test_a_server_that_answers_nonsense(web, look, answer):
+@pytest.mark.parametrize("answer", [(500, b"oops"), (403, b"no"), (302, b"")])
+def test_a_server_that_answers_with_an_error(web, look, answer):
     web.files["/p.git/info/refs"] = answer
     with pytest.raises(Unreachable, match=f"cannot fetch from `{web.url}/p.git`"):
+        look(f"{web.url}/p.git")
+
+
+@pytest.mark.parametrize("answer", [b"", b"garbage", b"\0" * 1000, b"<html>", b"001e# service="])
+def test_a_server_that_answers_nonsense(web, look, answer):
+    web.files["/p.git/info/refs"] = answer
+    with pytest.raises((Unreachable, UsageError)):
         look(f"{web.url}/p.git")
 
 
@@ -504,7 +551,9 @@ def contents(folder):
             yield os.path.join(base, name), pathlib.Path(base, name).read_bytes()
 
 
-def test_a_remote_that_asks_who_you_are_is_unreachable_and_nobody_is_asked(guarded, look, canary, monkeypatch):
+def test_a_remote_that_asks_who_you_are_is_unreachable_and_nobody_is_asked(
+    guarded, look, canary, monkeypatch
+):
     monkeypatch.setenv("SSH_ASKPASS", str(canary.program))
     monkeypatch.setenv("DISPLAY", ":0")
     started = time.monotonic()
@@ -542,7 +591,7 @@ def test_credentials_in_the_url_reach_the_server_and_nothing_else(
 
 
 def test_a_credential_helper_of_the_user_is_asked(guarded, look, git, machine):
-    helper = f"!f() {{ test \"$1\" = get && echo username=me && echo password={PASSWORD}; }}; f"
+    helper = f'!f() {{ test "$1" = get && echo username=me && echo password={PASSWORD}; }}; f'
     git("/", "config", "--global", "credential.helper", helper)
     assert text(look(f"{guarded.url}/p.git")) == "one\n"
     for path, data in contents(machine.home.root):
@@ -664,7 +713,7 @@ def test_transports_that_run_something_are_refused_whatever_the_caller_allows(
 
 
 @pytest.fixture
-def modules(repository, publish, commit, git, served):
+def modules(repository, publish, git):
     """Publish p.git with the submodule lib.git, which has inner.git, by the given URLs."""
 
     def make(lib_url="../lib.git", inner_url="../inner.git"):
@@ -675,11 +724,17 @@ def modules(repository, publish, commit, git, served):
             "p": FILES,
         }.items():
             folders[name] = repository(files, name=f"work-{name}")
-        for outer, path, url in (("lib", "inner", inner_url), ("p", "libs/lib", lib_url)):
-            inner = folders["inner" if outer == "lib" else "lib"]
-            git(folders[outer], "submodule", "--quiet", "add", str(inner), path)
-            git(folders[outer], "config", "--file", ".gitmodules", f"submodule.{path}.url", url)
-            commit(folders[outer])
+        for outer, inner, path, url in (
+            ("lib", "inner", "inner", inner_url),
+            ("p", "lib", "libs/lib", lib_url),
+        ):
+            (folders[outer] / ".gitmodules").write_text(
+                f'[submodule "x.path"]\n\tpath = {path}\n\turl = "{url}"\n'
+            )
+            head = git(folders[inner], "rev-parse", "HEAD")
+            git(folders[outer], "update-index", "--add", "--cacheinfo", f"160000,{head},{path}")
+            git(folders[outer], "add", ".gitmodules")
+            git(folders[outer], "commit", "--quiet", "--message", "submodule")
         for name, folder in folders.items():
             publish(folder, f"{name}.git")
         return folders
@@ -687,7 +742,9 @@ def modules(repository, publish, commit, git, served):
     return make
 
 
-NESTED = sorted([*FILES, ".gitmodules", "libs/lib/.gitmodules", "libs/lib/inner/deep.txt", "libs/lib/lib.txt"])
+NESTED = sorted(
+    [*FILES, ".gitmodules", "libs/lib/.gitmodules", "libs/lib/inner/deep.txt", "libs/lib/lib.txt"]
+)
 
 
 @pytest.mark.parametrize("server", ["web", "daemon"])
@@ -702,7 +759,9 @@ def test_submodules_with_relative_urls(request, modules, look, server, told):
 
 
 def test_submodules_with_absolute_urls_and_credentials(modules, web, look, machine):
-    modules(lib_url=f"{web.url}/lib.git", inner_url=f"http://me:{PASSWORD}@{web.authority}/inner.git")
+    modules(
+        lib_url=f"{web.url}/lib.git", inner_url=f"http://me:{PASSWORD}@{web.authority}/inner.git"
+    )
     assert names(look(f"{web.url}/p.git")) == NESTED
     assert PASSWORD not in " ".join(os.listdir(machine.home.path("git")))
 
@@ -737,15 +796,17 @@ def test_submodules_next_to_a_local_repository(modules, look, served):
 
 
 @pytest.mark.parametrize(
-    "url", ["{0}/lib.git", "file://{0}/lib.git", "{0}/lib.zip", "./../../{0}", "file:lib.git", "lib.git"]
+    "url",
+    ["{0}/lib.git", "file://{0}/lib.git", "{0}/lib.zip", "./../../{0}", "file:lib.git", "lib.git"],
 )
 def test_a_submodule_of_a_remote_may_not_name_a_local_path(modules, web, look, served, url):
     modules(lib_url=url.format(served))
     shutil.copytree(served / "lib.git", served / "lib.zip")
     with pytest.raises((SourceRefused, Unreachable)) as caught:
         look(f"{web.url}/p.git")
-    if "{0}" in url and not url.startswith("."):
-        assert "names a local path" in caught.value.message
+    if url.startswith(("{0}", "file://")):
+        named = "an archive" if url.endswith(".zip") else "a local path"
+        assert f"`libs/lib` names {named}" in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -768,8 +829,9 @@ def test_a_submodule_url_obeys_the_grammar_of_sources(modules, web, look, canary
     assert not canary.sang
 
 
-def test_a_submodule_whose_commit_is_gone(modules, web, look, repository, publish):
+def test_a_submodule_whose_commit_is_gone(modules, web, look, repository, publish, served):
     modules()
+    shutil.rmtree(served / "lib.git")
     publish(repository({"other": "x"}, name="another"), "lib.git")
     with pytest.raises(UsageError, match="has no version"):
         look(f"{web.url}/p.git")
@@ -790,9 +852,10 @@ def test_submodules_that_contain_each_other_end(web, look, repository, git, publ
     before = git(repository({"end": "x"}, name="m0"), "rev-parse", "HEAD")
     publish(repository({"end": "x"}, name="m0"), "m0.git")
     for number in range(1, 13):
-        work = repository({".gitmodules": (
-            f'[submodule "m"]\npath = m\nurl = ../m{number - 1}.git\n'
-        )}, name=f"m{number}")
+        work = repository(
+            {".gitmodules": (f'[submodule "m"]\npath = m\nurl = ../m{number - 1}.git\n')},
+            name=f"m{number}",
+        )
         git(work, "update-index", "--add", "--cacheinfo", f"160000,{before},m")
         git(work, "commit", "--quiet", "--message", "x")
         before = git(work, "rev-parse", "HEAD")

@@ -151,3 +151,21 @@ def test_a_database_of_a_later_version_is_left_alone(tmp_path):
     with pytest.raises(StoreTooNew) as caught:
         History(str(tmp_path / "h")).find()
     assert caught.value.exit == 2
+
+
+def test_an_old_spool_is_taken_away_by_many_readers_at_once(history, tmp_path):
+    history.spool(RUN)
+    history.find()
+    (taken,) = (tmp_path / "h").glob("spool.*")
+    os.utime(taken, (1, 1))
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from repro.store.history import History; print(len(History(sys.argv[1]).find()))"
+    )
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "h"), os.getcwd()], stdout=subprocess.PIPE
+        )
+        for _ in range(8)
+    ]
+    assert [reader.communicate()[0] for reader in readers] == [b"1\n"] * 8

@@ -249,7 +249,7 @@ class Session:
         git(self.folder, "add", "-A")
         git(self.folder, "commit", "-q", "-m", "first")
         self.commit = git(self.folder, "rev-parse", "HEAD")
-        words = (self.folder, "-P", "text=a b", "--experiment-name", "weather")
+        words = ("project", "-P", "text=a b", "--experiment-name", "weather")
         self.records = [self.user.run(*words, "--run-name", name) for name in ("one", "two")]
         self.executed, self.reused = (
             Shown(server, record.tracking["run_id"]) for record in self.records
