@@ -20,13 +20,19 @@ if TYPE_CHECKING:
 
 WARM_UPS = 2  # the first makes the state that the second, and then every other, starts from
 COUNT_MODULES = """\
-import sys
+import os, sys
 del sys.argv[0]
+leave = os._exit
+def tell(status=0):
+    sys.stderr.write(f"\\nmodules loaded: {len(sys.modules)}\\n")
+    sys.stderr.flush()
+    leave(status)
+os._exit = tell
 try:
     with open(sys.argv[0]) as script:
         exec(compile(script.read(), sys.argv[0], "exec"), {"__name__": "__main__"})
-finally:
-    sys.stderr.write(f"\\nmodules loaded: {len(sys.modules)}\\n")
+except SystemExit as end:
+    tell(end.code or 0)
 """
 FORKED = re.compile(r"^(?:clone3?|v?fork)\((?!.*CLONE_THREAD).* = [1-9]\d*$", re.MULTILINE)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from repro import engine, record
-from repro.errors import ExecutionException, ReproError, UsageError
+from repro.errors import ExecutionException, Interrupted, ReproError, RunUnknown, UsageError
 from repro.machine import Machine
 from repro.store.blobs import BlobMissing
 from repro.value import Value, replace
@@ -58,12 +58,24 @@ class SubmittedRun:
         self.run_id: str = request.run_id or os.urandom(16).hex()
         self.record: RunRecord | None = None
         try:
+            if request.run_id:
+                self._check_new(request.run_id)
             self._prepared: Prepared = engine.prepare(
                 replace(request, run_id=self.run_id), self._machine, emit
             )
         except BaseException:
             self._machine.close()
             raise
+
+    def _check_new(self, run_id: str) -> None:
+        """Refuse an id that another run has: its record would be lost."""
+        try:
+            self._machine.history.get(run_id)
+        except RunUnknown:
+            return
+        raise UsageError(
+            f"there is a run `{run_id}` already", hints=["leave the id out; each run gets its own"]
+        )
 
     # -- MLflow's own
 
@@ -80,12 +92,13 @@ class SubmittedRun:
         if self.record is not None:
             return self.record.status
         if self._failure is not None:
-            return record.KILLED if self._cancelled else record.FAILED
-        return record.RUNNING
+            return record.FAILED
+        over = self._thread is not None and not self._thread.is_alive()
+        return record.KILLED if over else record.RUNNING
 
     def cancel(self) -> None:
         """End the run with everything it started, and return when nothing is left of it."""
-        self._cancelled = True
+        self._cancelled = self._machine.cancelled = True
         while self._thread is not None and self._thread.is_alive():
             job = self._machine.jobs.get(self.run_id)
             if job is not None:
@@ -167,7 +180,8 @@ class SubmittedRun:
         try:
             self._answer()
         except BaseException as error:  # noqa: BLE001  (raised again by wait)
-            self._failure = error
+            asked = self._cancelled and isinstance(error, Interrupted)
+            self._failure = None if asked else error
         finally:
             self._machine.close()
 

@@ -205,6 +205,7 @@ def reuse(prepared: Prepared, answer: Answer, machine: Machine, emit: Emit) -> R
     """
     result = answer.result
     assert result is not None  # noqa: S101  (the caller looked)
+    machine.tracking.check()  # before anything is written
     started = machine.now_ns()
     restored = _restore(prepared, answer, machine, started, emit)
     finished = replace(
@@ -284,7 +285,8 @@ def begin(prepared: Prepared, started: int) -> RunRecord:
         environment_kind=prepared.lock.kind,
         backend=request.backend,
         run_name=request.run_name,
-        experiment=request.experiment_name or request.experiment_id,
+        experiment=request.experiment_name,
+        tracking={"experiment_id": request.experiment_id} if request.experiment_id else {},
         parent_run=request.parent_run,
     )
 

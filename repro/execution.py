@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
+from signal import SIGTERM
 
 from repro import engine, explain, manifest, metrics, params, step
 from repro.capture import Capture, OutputRefused, Shape
-from repro.errors import OutputMissing, ReproError, SourceUnusable
+from repro.errors import Interrupted, OutputMissing, ReproError, SourceUnusable
 from repro.events import Ended, Missed, Progress, Started, Warned
 from repro.ports import Job, JobEnd, Tracked
 from repro.record import FAILED, FINISHED, KILLED, RunRecord
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
     from repro.events import Emit
     from repro.manifest import Entry
     from repro.ports import Machine, Realized
+    from repro.system.files import Lock
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOTHING = ""
+PAUSE = 0.05
 
 
 class Room(Value):
@@ -60,9 +64,7 @@ def execute(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> Ru
     run; Interrupted after a signal, with the run recorded as killed.
     """
     key_lock = machine.home.lock(f"key-{prepared.key[:32]}")
-    if not key_lock.take(wait=False):
-        emit(Progress(step=prepared.name, text=f"waiting for {key_lock.holder()}, which runs it"))
-        key_lock.take()
+    _wait_for(key_lock, prepared, machine, emit)
     try:
         answer = engine.look_up(prepared, machine)
         if answer.result is not None and reason == NOTHING:
@@ -72,6 +74,19 @@ def execute(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> Ru
         return _Execution(prepared, machine, emit, reason).run()
     finally:
         key_lock.free()
+
+
+def _wait_for(key_lock: Lock, prepared: Prepared, machine: Machine, emit: Emit) -> None:
+    """Take the lock of a key, while another process runs the step; give up when cancelled."""
+    told = False
+    while not key_lock.take(wait=False):
+        if machine.cancelled:
+            raise Interrupted("cancelled while another process ran the step", signal=SIGTERM)
+        if not told:
+            told = True
+            holder = key_lock.holder()
+            emit(Progress(step=prepared.name, text=f"waiting for {holder}, which runs it"))
+        time.sleep(PAUSE)
 
 
 def why(prepared: Prepared, machine: Machine) -> str:
@@ -137,20 +152,25 @@ class _Execution:
         realized = machine.realize(prepared.lock, prepared.tree, self.progress)
         try:
             self._make_room()
-            self.record = machine.tracking.begin(self.record, self.emit)
             lease = machine.history.lease(self.record.run_id)
             try:
-                machine.history.put(self.record)
-                self._attempts(realized)
-            except BaseException as error:
-                self._settle_after(error)
-                raise
+                self.record = machine.tracking.begin(self.record, self.emit)
+                self._recorded(realized)
             finally:
                 machine.history.release(lease)
         finally:
             realized.release()
             machine.remove(self.room.base)
         return self.record
+
+    def _recorded(self, realized: Realized) -> None:
+        """Run, with a record that says so, and that is settled whatever happens."""
+        try:
+            self.machine.history.put(self.record)
+            self._attempts(realized)
+        except BaseException as error:
+            self._settle_after(error)
+            raise
 
     def _make_room(self) -> None:
         for folder in (self.room.work, self.room.home, self.room.temporary, self.room.tracking):

@@ -54,6 +54,9 @@ PATCH_LIMIT = 16 << 20
 class NoTracking:
     """Stands for a tracking server where there is none."""
 
+    def check(self) -> None:
+        """Find nothing to complain about."""
+
     def begin(self, record: RunRecord, _emit: Emit) -> RunRecord:
         """Give the record as it is."""
         return record
@@ -84,6 +87,7 @@ class Machine:
         self.locks = Locks(self.home)
         self.history = History(data_home(environ), self._warn)
         self.jobs: dict[str, SubmittedJob] = {}
+        self.cancelled = False
         self._tracking: Tracking | None = None
 
     def _warn(self, text: str) -> None:
@@ -173,6 +177,7 @@ class Machine:
                 tree="",
                 commit=commit,
                 branch=branch,
+                repo_url=listing.remote_of(folder),
                 subdirectory=inside,
                 version=request.version,
             ),
@@ -393,7 +398,7 @@ class Machine:
         return receiver.start(
             record.run_id,
             record.tracking.get("experiment_id", "0"),
-            record.experiment if not record.experiment.isdigit() else "Default",
+            record.experiment or "Default",
             folder,
             inherited_tags={"mlflow.runName": record.run_name} if record.run_name else {},
         )

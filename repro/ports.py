@@ -196,6 +196,9 @@ if TYPE_CHECKING:
     class Tracking(Protocol):
         """Shows runs on a tracking server, where there is one."""
 
+        def check(self) -> None:
+            """Ask whether it is there. Raises Unreachable."""
+
         def begin(self, record: RunRecord, emit: Emit) -> RunRecord:
             """Create the run there. Raises Unreachable before anything has started."""
 
@@ -212,6 +215,7 @@ if TYPE_CHECKING:
         results: Results
         locks: Locks
         history: History
+        cancelled: bool
 
         @property
         def tracking(self) -> Tracking:

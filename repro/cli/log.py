@@ -72,7 +72,9 @@ def _deliver(machine: object) -> int:
             hints=["name it with the variable `MLFLOW_TRACKING_URI`"],
         )
     delivered, left = relay.deliver()
-    print(f"{delivered} runs sent, {left} left")
+    from repro.cli.render import plural
+
+    print(f"{plural(delivered, 'run')} sent, {left} left")
     return errors.OK if not left else errors.UNREACHABLE
 
 

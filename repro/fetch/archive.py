@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 MAX_MEMBERS = 100_000
 MAX_BYTES = 20 << 30
 MAX_RATIO = 200
-SMALL = 1 << 20
+SMALL = 64 << 20
+"""What any archive may unpack to, however small it is."""
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The others of Python unpack a few bytes to gigabytes in memory before one can stop them."""
 TIMEOUT = (10, 60)
@@ -90,29 +91,22 @@ def _members(archive: zipfile.ZipFile, home: Home, blobs: Blobs) -> list[Entry]:
     infos = archive.infolist()
     if len(infos) > MAX_MEMBERS:
         raise SourceUnusable(f"the archive has {len(infos):,} members; at most {MAX_MEMBERS:,}")
-    seen: set[str] = set()
+    size = os.stat(str(archive.filename)).st_size
+    most = min(MAX_BYTES, max(SMALL, size * MAX_RATIO))
+    if sum(info.file_size for info in infos) > most:
+        raise SourceUnusable(
+            f"the archive has {size:,} bytes and unpacks to more than {most:,}: "
+            "that is refused as a zip bomb"
+        )
     entries = []
-    total = 0
     for info in infos:
-        total += info.file_size
-        _refuse(info, total)
-        name = info.filename
-        if name.endswith("/"):
-            continue
-        if name in seen:
-            raise SourceUnusable(f"the archive holds `{name}` twice")
-        seen.add(name)
-        entries.append(_entry(archive, info, home, blobs))
+        _refuse(info)
+        if not info.filename.endswith("/"):
+            entries.append(_entry(archive, info, home, blobs))
     return entries
 
 
-def _refuse(info: zipfile.ZipInfo, total: int) -> None:
-    packed = max(info.compress_size, 1)
-    if total > MAX_BYTES or (info.file_size > SMALL and info.file_size / packed > MAX_RATIO):
-        raise SourceUnusable(
-            f"the archive's member `{info.filename}` unpacks to {info.file_size:,} bytes from "
-            f"{info.compress_size:,}: that is refused as a zip bomb"
-        )
+def _refuse(info: zipfile.ZipInfo) -> None:
     if info.flag_bits & 0x1:
         raise SourceUnusable(f"the archive's member `{info.filename}` is encrypted")
     if info.compress_type not in METHODS:
@@ -142,6 +136,6 @@ def _pieces(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
         with archive.open(info) as source:
             while piece := source.read(files.CHUNK):
                 yield piece
-    except (zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+    except (OSError, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         why = str(error) or "its end is missing"
         raise zipfile.BadZipFile(f"{info.filename!r} cannot be unpacked: {why}") from None

@@ -122,7 +122,7 @@ class Folder:
                 for name in _below(self.root, path)
             ]
             settled = [one for one in rows if one is not None]
-            if settled != known["rows"]:
+            if were_read(settled, before):
                 memory[path] = {"rows": settled, "seen_ns": seen_ns}
                 self.changed = True
             found += settled
@@ -335,6 +335,11 @@ def row(root: str, path: str, known: list[Any] | None, seen_ns: int) -> list[Any
         if state == known[4:] and not _racy(state[3], state[4], seen_ns):
             return known
     return _row(root, path)
+
+
+def were_read(rows: list[list[Any]], before: dict[str, list[Any]]) -> bool:
+    """Say whether some of the answers of `row` are not those from before."""
+    return len(rows) != len(before) or any(one is not before.get(one[0]) for one in rows)
 
 
 def _racy(mtime_ns: int, ctime_ns: int, seen_ns: int) -> bool:

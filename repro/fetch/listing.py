@@ -25,6 +25,8 @@ SAFE = (
     "core.hooksPath=/dev/null",
     "-c",
     "core.quotePath=false",
+    "-c",
+    "diff.autoRefreshIndex=true",
 )
 VARIABLES = {
     "GIT_OPTIONAL_LOCKS": "0",
@@ -126,14 +128,6 @@ class _Repository:
         found += [os.path.join(f, ".gitignore") for f in _above(self.folder, self.top)]
         return found
 
-    def remote(self) -> str:
-        """Give the URL of the first remote, without credentials."""
-        names = (run(self.folder, "remote") or b"").split()
-        if not names:
-            return ""
-        url = run(self.folder, "config", f"remote.{os.fsdecode(names[0])}.url") or b""
-        return without_credentials(os.fsdecode(url.strip()))
-
     def holds(self, path: str) -> bool:
         """Say whether a path is not ignored; tracked files never are."""
         return path not in self.ignored or path in self.tracked
@@ -166,7 +160,7 @@ def of(root: str, *, avoid: str = "") -> Listing:
         git = {
             "commit": outer.head,
             "branch": outer.branch,
-            "repo_url": outer.remote(),
+            "repo_url": remote_of(root),
             "dirty": outer.dirty,
         }
     return Listing(
@@ -175,6 +169,15 @@ def of(root: str, *, avoid: str = "") -> Listing:
         guards=tuple(dict.fromkeys(guards)),
         git=git,
     )
+
+
+def remote_of(folder: str) -> str:
+    """Give the URL of a repository's first remote, without credentials."""
+    names = (run(folder, "remote") or b"").split()
+    if not names:
+        return ""
+    url = run(folder, "config", f"remote.{os.fsdecode(names[0])}.url") or b""
+    return without_credentials(os.fsdecode(url.strip()))
 
 
 def _walk(

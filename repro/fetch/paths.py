@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 
 from repro import digest, manifest
 from repro.errors import ParameterInvalid, Unreachable, Unsupported
 from repro.fetch import folder
+from repro.location import without_credentials
 from repro.manifest import Entry
+from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,19 +59,26 @@ class Paths:
         return path
 
     def identify(self, path: str) -> str:
-        """Give the digest of a file, or of all files below a folder, by its content alone."""
+        """Give the digest of a file, or of all files below a folder, by its content alone.
+
+        A link that leaves the folder stands for what is behind it. Raises ParameterInvalid for
+        what is neither a file nor a folder, or cannot be read.
+        """
         known: dict[str, Any] = self.memos.get("path", path) or {"rows": [], "seen_ns": 0}
-        rows = {row[0]: row for row in known["rows"]}
+        before = {row[0]: row for row in known["rows"]}
         seen_ns = folder.now_ns()
-        found = [
-            folder.row(base, name, rows.get(name), known["seen_ns"]) for base, name in _files(path)
-        ]
-        settled = [row for row in found if row is not None]
-        if settled != known["rows"]:
-            self.memos.put("path", path, {"rows": settled, "seen_ns": seen_ns})
+        rows: list[list[Any]] = []
+        for name, place in _files(os.path.realpath(path)):
+            now = folder.row("/", place, before.get(name), known["seen_ns"])
+            if now is not None:
+                rows.append(now if now[0] == name else [name, *now[1:]])
+        if folder.were_read(rows, before):
+            self.memos.put("path", path, {"rows": rows, "seen_ns": seen_ns})
+        if os.path.isfile(path) and rows:
+            return str(rows[0][2])
         if not os.path.isdir(path):
-            return str(settled[0][2])
-        return manifest.of(Entry(path=r[0], kind=r[1], content=r[2], size=r[3]) for r in settled)
+            raise ParameterInvalid(f"`{path}` is neither a file nor a folder")
+        return manifest.of(Entry(path=r[0], kind=r[1], content=r[2], size=r[3]) for r in rows)
 
     def mounted(self, path: str) -> str:
         """Give what stands for a mounted path in the key. Raises ParameterInvalid."""
@@ -83,36 +91,61 @@ class Paths:
     def _download(self, name: str, url: str, target: str) -> str:
         import requests
 
-        self.progress(f"fetching {url.partition('?')[0]}")
+        plain = without_credentials(url)
+        self.progress(f"fetching {plain}")
         os.makedirs(target, exist_ok=True)
-        path = os.path.join(target, os.path.basename(url.partition("?")[0].rstrip("/")) or "file")
+        last = os.path.basename(plain.rstrip("/"))
+        path = os.path.join(target, last if last not in ("", ".", "..") else "file")
+        half = f"{path}.{os.urandom(4).hex()}~"
         try:
-            with (
-                requests.get(url, stream=True, timeout=TIMEOUT) as answer,
-                open(path, "wb") as file,
-            ):
+            with requests.get(url, stream=True, timeout=TIMEOUT) as answer:
                 if not answer.ok:
-                    raise Unreachable(
-                        f"parameter `{name}`: the server answers {answer.status_code} "
-                        f"{answer.reason}"
-                    )
-                file.writelines(answer.iter_content(1 << 20))
+                    code = f"{answer.status_code} {answer.reason}"
+                    raise Unreachable(f"parameter `{name}`: the server answers {code}")
+                with open(half, "xb") as file:
+                    file.writelines(answer.iter_content(files.CHUNK))
+            os.replace(half, path)
         except requests.RequestException as error:
             raise Unreachable(
                 f"parameter `{name}`: cannot be fetched, {type(error).__name__}",
                 hints=["check the address and the network, and run again"],
             ) from None
+        finally:
+            files.unlink(half)
         return path
 
 
 def _files(path: str) -> Iterator[tuple[str, str]]:
-    """Give (base, name) of a file, or of every file and link below a folder, in one order."""
-    real = os.path.realpath(path)
-    if not stat.S_ISDIR(os.stat(real).st_mode):
-        yield os.path.dirname(real), os.path.basename(real)
+    """Give the name and the place of a file, or of every file and link below a folder."""
+    if not os.path.isdir(path):
+        yield ".", path
         return
-    for base, folders, names in os.walk(real):
-        folders.sort()
-        links = [n for n in folders if os.path.islink(os.path.join(base, n))]
-        for name in sorted([*names, *links]):
-            yield real, os.path.relpath(os.path.join(base, name), real)
+    seen = {path}
+    pending = [("", path)]
+    while pending:
+        prefix, top = pending.pop()
+        for base, folders, names in os.walk(top, onerror=_cannot_list):
+            folders.sort()
+            links = [name for name in folders if os.path.islink(os.path.join(base, name))]
+            for last in sorted([*names, *links]):
+                place = os.path.join(base, last)
+                name = prefix + place[len(top) + 1 :]
+                behind = _behind(place[len(top) + 1 :], place)
+                if not os.path.isdir(behind):
+                    yield name, behind
+                elif behind in seen:
+                    yield name, place
+                else:
+                    seen.add(behind)
+                    pending.append((f"{name}/", behind))
+
+
+def _behind(name: str, place: str) -> str:
+    """Give what a link stands for: itself, as long as it stays in the folder or leads nowhere."""
+    if not os.path.islink(place) or manifest.link_stays(name, os.readlink(place)):
+        return place
+    return os.path.realpath(place) if os.path.exists(place) else place
+
+
+def _cannot_list(error: OSError) -> None:
+    raise ParameterInvalid(f"`{error.filename}` cannot be listed: {(error.strerror or '').lower()}")

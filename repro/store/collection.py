@@ -102,8 +102,9 @@ def _reachable(blobs: Blobs, results: Results, gone: set[str]) -> set[str]:
         result = None if key in gone else results.get(key)
         if result is None:
             continue
-        found |= {result.outputs, result.artifacts, result.log, str(result.parts.get("inputs"))}
-        for name in (result.outputs, result.artifacts):
+        trees = [result.outputs, result.artifacts, *(c["artifacts"] for c in result.children)]
+        found |= {*trees, result.log, str(result.parts.get("inputs"))}
+        for name in trees:
             found |= contents(blobs, name)
     return found
 

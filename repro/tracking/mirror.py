@@ -127,7 +127,7 @@ class Mirror:
         )
         try:
             self._log(run_id, run.get("parameters", {}), {}, noted={})
-        except errors.Unreachable:
+        except BaseException:  # a signal too
             with suppress(errors.Unreachable):  # no run stays RUNNING that nobody runs
                 self._end(run_id, "FAILED", run["started_ms"])
             raise

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".json"
 LOCK = ".lock"
+GONE = "RESOURCE_DOES_NOT_EXIST"
 
 
 class Pending(Value):
@@ -59,7 +60,7 @@ def deliver(folder: str, mirror: Mirror) -> tuple[int, int]:
     Stops at the first sign that the server is down. Never raises for a server; a second process
     that delivers at the same time leaves everything to the first.
     """
-    names = _names(folder)
+    names = _waiting(folder, mirror)
     lock = files.Lock(os.path.join(folder, LOCK))
     if not names or not lock.take(wait=False):
         return 0, len(names)
@@ -67,7 +68,7 @@ def deliver(folder: str, mirror: Mirror) -> tuple[int, int]:
         delivered = _deliver_all(folder, mirror)
     finally:
         lock.free()
-    return delivered, len(_names(folder))
+    return delivered, len(_waiting(folder, mirror))
 
 
 def _names(folder: str) -> list[str]:
@@ -76,13 +77,24 @@ def _names(folder: str) -> list[str]:
     return sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
 
 
+def _waiting(folder: str, mirror: Mirror) -> list[str]:
+    """Name the files that are for this server, or that cannot be read."""
+    found = []
+    for name in _names(folder):
+        pending = _read(os.path.join(folder, name))
+        if pending is None or pending.server == mirror.name:
+            found.append(name)
+    return found
+
+
 def _deliver_all(folder: str, mirror: Mirror) -> int:
     delivered = 0
     for name in _names(folder):
         try:
             delivered += _deliver(os.path.join(folder, name), mirror)
-        except Refusal:
-            continue
+        except Refusal as refusal:
+            if refusal.reason == GONE:  # the run was deleted there: it will never be shown
+                _drop(os.path.join(folder, name))
         except errors.Unreachable:
             break
     return delivered
@@ -94,12 +106,20 @@ def _deliver(path: str, mirror: Mirror) -> bool:
         return False
     run_id = pending.run_id or mirror.find(pending.run) or mirror.begin(pending.run)
     mirror.finish(run_id, pending.status, pending.tracked, pending.ended_ms)
+    _drop(path)
+    return True
+
+
+def _drop(path: str) -> None:
+    """Forget a run, with the copies of its files that were made for it."""
+    pending = _read(path)
     files.unlink(path)
+    if pending is None:
+        return
     tracked = pending.tracked
     for folder in (tracked.artifacts, *(child.artifacts for child in tracked.children)):
         if os.path.dirname(folder) == os.path.dirname(path):
             files.remove_tree(folder)
-    return True
 
 
 def _read(path: str) -> Pending | None:

@@ -32,6 +32,10 @@ class Relay:
         self.folder = folder
         self.environ = environ
 
+    def check(self) -> None:
+        """Ask the server whether it is there. Raises Unreachable."""
+        self.mirror.check()
+
     def begin(self, record: RunRecord, emit: Emit) -> RunRecord:
         """Create the run there before it starts; first send what is left from earlier.
 
@@ -54,7 +58,7 @@ class Relay:
 
     def finish(self, record: RunRecord, tracked: Tracked, emit: Emit) -> RunRecord:
         """Write what was logged and the final status, now or, if the server is gone, later."""
-        if not record.tracking:
+        if "run_id" not in record.tracking:
             return record
         ended_ms = record.ended_ns // 1_000_000
         try:
@@ -118,13 +122,11 @@ class Relay:
                 files.remove_tree(os.path.join(self.folder, name))
 
     def _experiment(self, record: RunRecord) -> tuple[str, str]:
-        environ = self.environ
-        is_id = record.experiment.isdigit() and len(record.experiment) > 0
-        name = "" if is_id else record.experiment
-        experiment_id = record.experiment if is_id else ""
-        if not record.experiment:
-            name = environ.get("MLFLOW_EXPERIMENT_NAME", "")
-            experiment_id = "" if name else environ.get("MLFLOW_EXPERIMENT_ID", "")
+        """Choose as MLflow does: what the call says, then the variables, a name before an id."""
+        name, experiment_id = record.experiment, record.tracking.get("experiment_id", "")
+        if not (name or experiment_id):
+            name = self.environ.get("MLFLOW_EXPERIMENT_NAME", "")
+            experiment_id = "" if name else self.environ.get("MLFLOW_EXPERIMENT_ID", "")
         return self.mirror.experiment(name, experiment_id)
 
     @staticmethod

@@ -297,16 +297,13 @@ def test_a_step_knows_whose_part_it_is(user, project):
 
 def test_an_async_run_is_given_back_at_once(user, gated):
     folder, gate = gated
-    started = time.monotonic()
     run = call(folder, synchronous=False, parameters=None)
-    took = time.monotonic() - started
     assert run.get_status() == "RUNNING"
     assert (run.exit_code, run.outputs, run.metrics, run.why) == (None, {}, {}, "")
     gate.touch()
     assert together(run.wait, run.wait, run.wait) == [True] * 3
     assert (run.get_status(), run.exit_code) == ("FINISHED", 0)
     assert (folder / "out").read_text() == "made\n"
-    assert took < 5
 
 
 def test_an_async_run_that_fails_says_so_without_raising(user, project):
@@ -337,13 +334,17 @@ def test_a_run_is_cancelled_by_any_number_of_threads(user, project, records):
     assert [(r.run_id, r.status, r.cause) for r in records()] == [(run.run_id, "KILLED", "cancel")]
 
 
-def test_async_runs_go_on_side_by_side_with_outputs_of_their_own(user, project):
-    text = "entry_points: {main: {parameters: {a: str}, command: 'echo {a} > out; sleep 0.5'}}\n"
+def test_async_runs_go_on_side_by_side_with_outputs_of_their_own(user, project, tmp_path):
+    here = tmp_path / "here"
+    here.mkdir()
+    meet = f"touch {here}/{{a}}; until test $(ls {here} | wc -l) = 4; do sleep 0.02; done"
+    text = (
+        "entry_points: {main: {timeout: 20s, parameters: {a: str},"
+        f" command: '{meet}; echo {{a}} > out'}}}}\n"
+    )
     folders = [project(name=f"p{n}", MLproject=text) for n in range(4)]
-    started = time.monotonic()
     runs = [call(f, parameters={"a": n}, synchronous=False) for n, f in enumerate(folders)]
     assert [run.wait() for run in runs] == [True] * 4
-    assert time.monotonic() - started < 4 * 0.5 + 3
     assert [run.blob(run.outputs["out"].sha256) for run in runs] == [b"0\n", b"1\n", b"2\n", b"3\n"]
     assert [(f / "out").read_text() for f in folders] == ["0\n", "1\n", "2\n", "3\n"]
     assert len({run.run_id for run in runs}) == 4

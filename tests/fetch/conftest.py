@@ -243,6 +243,9 @@ class Web(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.do_GET()
+
     def do_GET(self):
         self.server.asked.append(self.path)
         path, _, query = self.path.partition("?")
@@ -255,8 +258,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.git(path, query)
         else:
             self.reply(404, b"nothing here")
-
-    do_POST = do_GET
 
     def is_known(self):
         import base64

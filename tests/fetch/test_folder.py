@@ -521,6 +521,96 @@ def test_a_file_that_is_another_thing_at_the_time_of_the_copy_is_not_used(
         tree.materialize(tree.entries(), str(tmp_path / "out"))
 
 
+# -- inputs that are named
+
+
+@pytest.fixture
+def with_data(repository):
+    """A work tree whose data Git ignores, as it should."""
+    work = repository({**FILES, ".gitignore": "/data/\n*.bin\n"})
+    (work / "data" / "deep").mkdir(parents=True)
+    (work / "data" / "deep" / "x.csv").write_text("1\n")
+    (work / "data" / "y.csv").write_text("2\n")
+    (work / "model.bin").write_text("m\n")
+    return work
+
+
+def chosen(*inputs):
+    return Selection(inputs=inputs)
+
+
+def selected(tree, *inputs):
+    return [entry.path for entry in tree.selected(chosen(*inputs), "main")]
+
+
+def test_an_ignored_file_is_an_input_when_it_is_named(with_data, look, tmp_path):
+    tree = look(with_data)
+    assert "data/y.csv" not in paths(tree)
+    assert selected(tree, "data", "./model.bin", "data.txt") == [
+        "data.txt",
+        "data/deep/x.csv",
+        "data/y.csv",
+        "model.bin",
+    ]
+    assert selected(tree, "data/deep/") == ["data/deep/x.csv"]
+    tree.materialize(tree.selected(chosen("data"), "main"), str(tmp_path / "out"))
+    assert (tmp_path / "out" / "data" / "deep" / "x.csv").read_text() == "1\n"
+    for pattern in ("data/*", "*.bin", "data/**", "data/nothing", "data/../data"):
+        with pytest.raises(SourceUnusable, match="is not there"):
+            tree.inputs(chosen(pattern), "main")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        write("data/y.csv", "3\n"),
+        write("data/deep/new.csv", ""),
+        lambda f: (f / "data" / "y.csv").unlink(),
+        lambda f: (f / "data" / "y.csv").rename(f / "data" / "z.csv"),
+        lambda f: (f / "data" / "y.csv").chmod(0o755),
+        lambda f: (f / "data" / "deep").rename(f / "data" / "other"),
+        write("model.bin", "M\n"),
+    ],
+)
+def test_a_change_of_a_named_input_is_noticed(with_data, look, rest, change):
+    rest()
+    named = chosen("data", "model.bin")
+    before = look(with_data).inputs(named, "main")
+    tree = look(with_data)
+    assert tree.inputs(named, "main") == before
+    change(with_data)
+    after = look(with_data).inputs(named, "main")
+    assert after != before
+    assert after == manifest.of(look(with_data).selected(named, "main"))
+
+
+def inputs_of(look, folder, *named):
+    tree = look(folder)
+    found = tree.inputs(chosen(*named), "main")
+    tree.remember()
+    return found
+
+
+def test_named_inputs_are_known_again_without_reading(with_data, look, watch, rest):
+    before = inputs_of(look, with_data, "data")
+    rest()
+    assert inputs_of(look, with_data, "data") == before
+    with watch:
+        assert inputs_of(look, with_data, "data") == before
+    assert [p for p in watch.below(with_data) if os.path.isfile(p)] == []
+
+
+def test_quick_edits_of_a_named_input_are_never_missed(with_data, look):
+    place = with_data / "model.bin"
+    stamps = os.stat(place)
+    known = set()
+    for number in range(100):
+        place.write_text(f"{number:03d}")
+        os.utime(place, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
+        known.add(inputs_of(look, with_data, "model.bin"))
+    assert len(known) == 100
+
+
 # -- subdirectories
 
 

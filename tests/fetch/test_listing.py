@@ -407,9 +407,11 @@ print(len(listing.of({str(work)!r}).guards))
 # -- nothing is changed, nothing is run
 
 
-def test_looking_leaves_a_repository_as_it_is(nested, look, fresh, state, rest, machine):
-    (nested / "data.txt").touch()  # the index is out of date now: `git status` would write it
-    (nested / "lib" / "lib.txt").touch()
+def test_looking_leaves_a_repository_as_it_is(nested, look, state, rest, machine):
+    rest()
+    # the index is out of date now: `git status` and `git diff` would write it
+    for path in ("data.txt", "sub/file.txt", "lib/lib.txt", "lib/inner/deep.txt"):
+        (nested / path).touch()
     (nested / "untracked").write_text("x")
     before = state(nested)
     tree = look(nested)

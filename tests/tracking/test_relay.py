@@ -453,7 +453,7 @@ def test_a_server_that_goes_down_costs_no_run_and_is_told_later(mortal_server, u
     _code, _out, err = users[0].call("run", projects[0][0], *LOCAL)
     assert "sent 1 earlier run to" in err
     assert "hunter2" not in err
-    assert users[1].call("log", "--deliver")[:2] == (0, "1 runs sent, 0 left\n")
+    assert users[1].call("log", "--deliver")[:2] == (0, "1 run sent, 0 left\n")
     for user, record in zip(users[:2], records, strict=False):
         assert user.outbox() == [".lock"]
         shown = Shown(mortal_server, record.tracking["run_id"])
