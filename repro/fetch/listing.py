@@ -26,7 +26,7 @@ SAFE = (
     "-c",
     "core.quotePath=false",
     "-c",
-    "diff.autoRefreshIndex=true",
+    "diff.autoRefreshIndex=false",
 )
 VARIABLES = {
     "GIT_OPTIONAL_LOCKS": "0",

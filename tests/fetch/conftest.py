@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.server
 import os
@@ -44,10 +45,11 @@ def own_variables(monkeypatch, environ):
 
 def git(folder, *words, data=None, fails=False, **variables):
     """Run Git as a user would; give what it prints."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
     done = subprocess.run(
         ["git", *SETTINGS, *words],
         cwd=folder,
-        env={**os.environ, **IDENTITY, **variables},
+        env={**kept, **IDENTITY, **variables},
         input=data,
         stdin=None if data is not None else subprocess.DEVNULL,
         capture_output=True,
@@ -62,9 +64,10 @@ def git_fixture():
     return git
 
 
-@pytest.fixture(name="git_once", scope="session")
-def git_of_the_session():
-    return git
+@pytest.fixture(scope="session")
+def git_once():
+    """Run Git for what is made once a session, with no configuration but the repository's."""
+    return functools.partial(git, GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1")
 
 
 @pytest.fixture
@@ -80,10 +83,10 @@ def commit():
 
 
 @pytest.fixture(scope="session")
-def blank(tmp_path_factory):
+def blank(tmp_path_factory, git_once):
     """What `git init` makes."""
     folder = tmp_path_factory.mktemp("blank")
-    git(folder, "init", "--quiet", "--template=")
+    git_once(folder, "init", "--quiet", "--template=")
     for name in ("info", "hooks"):
         (folder / ".git" / name).mkdir()
     return folder / ".git"

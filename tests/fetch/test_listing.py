@@ -188,8 +188,12 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["loose", "packed"])
-@pytest.mark.parametrize("change", CHANGES)
+PACKED = ("a commit of the same tree", "a branch of the same tree", "refs packed", "reset")
+
+
+@pytest.mark.parametrize(
+    ("change", "packed"), [*((name, False) for name in CHANGES), *((name, True) for name in PACKED)]
+)
 def test_a_change_is_what_a_fresh_look_finds(work, look, fresh, git, rest, change, packed):
     if packed:
         git(work, "gc", "--quiet")
@@ -244,16 +248,33 @@ def test_rules_outside_of_the_folder_are_watched(
 # -- repositories inside repositories
 
 
-@pytest.fixture
-def nested(work, repository, git, commit):
+@pytest.fixture(scope="session")
+def nested_once(git_once, blank, tmp_path_factory):
     """A work tree with a submodule at lib, which has one at inner."""
-    inner = repository({"deep.txt": "deep\n"}, name="inner")
-    lib = repository({"lib.txt": "lib\n", ".gitignore": "*.tmp\n"}, name="lib")
-    git(lib, "submodule", "--quiet", "add", str(inner), "inner")
-    commit(lib)
-    git(work, "submodule", "--quiet", "add", str(lib), "lib")
-    git(work, "submodule", "--quiet", "update", "--init", "--recursive")
-    commit(work)
+    git, base = git_once, tmp_path_factory.mktemp("nested")
+    for name, files in {
+        "inner": {"deep.txt": "deep\n"},
+        "lib": {"lib.txt": "lib\n", ".gitignore": "*.tmp\n"},
+        "work": FILES,
+    }.items():
+        shutil.copytree(blank, base / name / ".git")
+        for path, content in files.items():
+            (base / name / path).parent.mkdir(exist_ok=True)
+            (base / name / path).write_text(content)
+        git(base / name, "add", "--all", "--force")
+        git(base / name, "commit", "--quiet", "--message", "files")
+    git(base / "lib", "submodule", "--quiet", "add", str(base / "inner"), "inner")
+    git(base / "lib", "commit", "--quiet", "--message", "inner")
+    git(base / "work", "submodule", "--quiet", "add", str(base / "lib"), "lib")
+    git(base / "work", "submodule", "--quiet", "update", "--init", "--recursive")
+    git(base / "work", "commit", "--quiet", "--message", "lib")
+    return base / "work"
+
+
+@pytest.fixture
+def nested(nested_once, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(nested_once, work, symlinks=True)
     return work
 
 
@@ -407,11 +428,10 @@ print(len(listing.of({str(work)!r}).guards))
 # -- nothing is changed, nothing is run
 
 
-def test_looking_leaves_a_repository_as_it_is(nested, look, state, rest, machine):
-    rest()
+def test_looking_leaves_a_repository_as_it_is(nested, look, state, machine):
     # the index is out of date now: `git status` and `git diff` would write it
     for path in ("data.txt", "sub/file.txt", "lib/lib.txt", "lib/inner/deep.txt"):
-        (nested / path).touch()
+        os.utime(nested / path, (1, 1))
     (nested / "untracked").write_text("x")
     before = state(nested)
     tree = look(nested)

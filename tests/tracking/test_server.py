@@ -308,11 +308,12 @@ def test_what_is_for_another_server_or_damaged_is_left(scripted, tmp_path):
     mirror = mirror_of(scripted.uri)
     outbox.keep(str(tmp_path), pending(mirror_of("http://elsewhere"), "r1"))
     (tmp_path / "r2.json").write_text('{"half')
-    assert outbox.deliver(str(tmp_path), mirror) == (0, 2)
+    assert outbox.deliver(str(tmp_path), mirror) == (0, 1)
+    assert sorted(os.listdir(tmp_path)) == [".lock", "r1.json", "r2.json"]
     assert scripted.seen == []
 
 
-def test_one_refused_run_does_not_hold_up_the_others(scripted, tmp_path):
+def test_a_run_that_was_deleted_there_is_forgotten_and_holds_up_no_other(scripted, tmp_path):
     missing = b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "gone"}'
     info = {"run_id": "two", "experiment_id": "1", "artifact_uri": "s3://b"}
     there = json.dumps({"run": {"info": info, "data": {}}}).encode()
@@ -320,8 +321,8 @@ def test_one_refused_run_does_not_hold_up_the_others(scripted, tmp_path):
     mirror = mirror_of(scripted.uri)
     outbox.keep(str(tmp_path), pending(mirror, "r1", run_id="one"))
     outbox.keep(str(tmp_path), pending(mirror, "r2", run_id="two"))
-    assert outbox.deliver(str(tmp_path), mirror) == (1, 1)
-    assert sorted(os.listdir(tmp_path)) == [".lock", "r1.json"]
+    assert outbox.deliver(str(tmp_path), mirror) == (1, 0)
+    assert os.listdir(tmp_path) == [".lock"]
 
 
 def test_a_server_that_is_down_is_not_asked_for_every_run(scripted, tmp_path):
