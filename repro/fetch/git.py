@@ -15,6 +15,7 @@ from repro import digest, location
 from repro.errors import SourceRefused, SourceUnusable, Unreachable, UsageError
 from repro.fetch.stored import keep
 from repro.manifest import Entry
+from repro.system import files
 from repro.value import replace
 
 TYPE_CHECKING = False
@@ -57,6 +58,7 @@ class Mirror:
         self.place = place
         self.home = home
         self.local = local
+        self.ssh = ""
         name = digest.of_value("repro/mirror", place.public)
         self.path = place.address if local else home.path("git", f"{name[:32]}.git")
 
@@ -164,6 +166,7 @@ class Mirror:
         """Fetch what some refs name: with all of its history, or the commits alone."""
         self._make()
         with self.home.lock(f"git-{os.path.basename(self.path)}"):
+            self._unlock()
             depth = ["--depth=1"]
             if whole:
                 is_shallow = os.path.exists(os.path.join(self.path, "shallow"))
@@ -173,6 +176,15 @@ class Mirror:
                 *("--no-auto-maintenance", "--no-recurse-submodules", "--no-tags", *depth),
                 *("--", self.place.address, *names),
             )
+
+    def _unlock(self) -> None:
+        """Remove the locks of a fetch that was killed; we hold the one lock that counts."""
+        for base, folders, names in os.walk(self.path):
+            if base == self.path:
+                folders[:] = ["refs"]
+            for name in names:
+                if name.endswith(".lock"):
+                    files.unlink(os.path.join(base, name))
 
     def _make(self) -> None:
         if not os.path.isdir(self.path):
@@ -195,6 +207,9 @@ class Mirror:
         ours = variables(self.place.address)
         # no repository around the store has a say in what is fetched into it
         ours["GIT_CEILING_DIRECTORIES"] = os.path.dirname(self.home.root)
+        if not {"GIT_SSH", "GIT_SSH_COMMAND"} & ours.keys():
+            self.ssh = self.ssh or _ssh()
+            ours["GIT_SSH_COMMAND"] = self.ssh
         theirs = [name for name in os.environ if name.startswith("GIT_") and name not in ours]
         # GitPython adds to our variables, but never leaves one out
         without = [word for name in theirs for word in ("-u", name)]
@@ -381,7 +396,6 @@ def variables(address: str) -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_ASKPASS": kept.get("GIT_ASKPASS", ""),
-        "GIT_SSH_COMMAND": kept.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
         "LC_ALL": "C",
     }
 
@@ -390,8 +404,11 @@ _KEPT = (
     "GIT_ASKPASS",
     "GIT_SSH",
     "GIT_SSH_COMMAND",
+    "GIT_SSH_VARIANT",
     "GIT_SSL_CAINFO",
     "GIT_SSL_CAPATH",
+    "GIT_SSL_CERT",
+    "GIT_SSL_KEY",
     "GIT_SSL_NO_VERIFY",
     "GIT_CONFIG_GLOBAL",
     "GIT_CONFIG_SYSTEM",
@@ -400,6 +417,18 @@ _KEPT = (
     "GIT_HTTP_LOW_SPEED_LIMIT",
     "GIT_HTTP_LOW_SPEED_TIME",
 )
+
+
+def _ssh() -> str:
+    """Give the ssh command that the user has set up, or one that never asks."""
+    done = subprocess.run(
+        ["git", "config", "--global", "core.sshCommand"],  # noqa: S607  (the caller's own git)
+        env=variables(""),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    return os.fsdecode(done.stdout).strip() or "ssh -o BatchMode=yes"
 
 
 ONLY_HERE = {

@@ -103,11 +103,12 @@ class Stored:
 
     def materialize(self, entries: Iterable[Entry], folder: str) -> None:
         """Write files into `folder`, each checked against its digest on the way."""
-        wanted = tuple(entries)
-        files = (entry for entry in wanted if entry.kind in ("file", "exec"))
-        if not all(self.blobs.has(entry.content) for entry in files):
-            self.again()
-        self.blobs.write(wanted, folder)
+        for entry in sorted(entries, key=lambda entry: entry.kind == "link"):
+            try:
+                self.blobs.write((entry,), folder)
+            except BlobMissing:
+                self.again()
+                self.blobs.write((entry,), folder)
 
     def project(self, load: Loader) -> Project:
         """Give the project, decoded by `load` unless it is known."""
