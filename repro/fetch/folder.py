@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Loader = Callable[["Folder"], tuple[Project, tuple[str, ...]]]
 
-FORMAT = 3
+FORMAT = 4
 NEVER = (".git", "__pycache__")
 TICK_NS = 20_000_000
 """Two ticks of the coarsest kernel clock: a file may change again within it, unnoticed."""
@@ -250,7 +250,7 @@ class Folder:
             "format": FORMAT,
             "scanned_ns": started,
             "fresh_ns": {},
-            "had_git": _has_git(),
+            "caller": _caller(),
             "guards": [[path, *_facts(path)] for path in found.guards],
             "folders": [[path, *_facts(os.path.join(self.root, path))] for path in found.folders],
             "files": tree,
@@ -274,7 +274,7 @@ class Folder:
 def _suspects(root: str, memo: dict[str, Any]) -> list[int] | None:
     """Give the files whose state is not surely the same; None where the listing may differ."""
     scanned = memo["scanned_ns"]
-    if not memo["had_git"] and _has_git():
+    if memo["caller"] != _caller():
         return None
     for path, *facts in memo["guards"]:
         if not _holds(path, facts, scanned):
@@ -372,6 +372,12 @@ def _facts(path: str) -> list[int]:
 def _holds(path: str, facts: list[int], seen_ns: int) -> bool:
     """Say whether a file or folder surely has the content that it had with these facts."""
     return _facts(path) == facts and not (facts and _racy(facts[3], facts[4], seen_ns))
+
+
+def _caller() -> list[Any]:
+    """Give what of the caller decides which files Git ignores."""
+    environ = os.environ
+    return [_has_git(), environ.get("HOME", ""), environ.get("XDG_CONFIG_HOME", "")]
 
 
 def _has_git() -> bool:

@@ -197,13 +197,10 @@ class Mirror:
 
     def _remote(self, *arguments: str) -> str:
         """Run a Git command for this remote. Raises Unreachable, with no credentials in it."""
-        missing = Unreachable(
-            "there is no `git` on PATH", hints=["install Git to run projects from a remote"]
-        )
         try:
             import git
         except ImportError:  # what GitPython says to a missing Git
-            raise missing from None
+            raise _no_git() from None
         ours = variables(self.place.address)
         # no repository around the store has a say in what is fetched into it
         ours["GIT_CEILING_DIRECTORIES"] = os.path.dirname(self.home.root)
@@ -221,7 +218,7 @@ class Mirror:
             strip_newline_in_stdout=False,
         )
         if code == NO_SUCH_COMMAND:
-            raise missing
+            raise _no_git()
         if code:
             raise self._unreachable(str(said))
         return str(out)
@@ -245,13 +242,18 @@ class Mirror:
     def _ask(self, *arguments: str) -> bytes | None:
         """Ask about objects that are here; None where Git has no answer."""
         done = subprocess.run(
-            ["git", *configuration(), "-C", self.path, *arguments],  # noqa: S607
+            self._here(*arguments),
             env=variables("") | ONLY_HERE,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
         )
         return done.stdout if done.returncode == 0 else None
+
+    def _here(self, *arguments: str) -> list[str]:
+        # a mirror is itself or nothing: Git must not look for a repository around it
+        where = ("-C", self.path) if self.local else ("--git-dir", self.path)
+        return ["git", *configuration(), *where, *arguments]
 
     def tree(self, commit: str, into: Importer) -> list[Entry]:
         """Bring all files of a commit into the store and give them, submodules included."""
@@ -272,7 +274,7 @@ class Mirror:
     def _blobs(self, oids: list[str]) -> Iterator[bytes]:
         """Give the bytes of objects, in the order asked for, one at a time."""
         process = subprocess.Popen(
-            ["git", *configuration(), "-C", self.path, "cat-file", "--batch"],  # noqa: S607
+            self._here("cat-file", "--batch"),
             env=variables("") | ONLY_HERE,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -417,6 +419,11 @@ _KEPT = (
     "GIT_HTTP_LOW_SPEED_LIMIT",
     "GIT_HTTP_LOW_SPEED_TIME",
 )
+
+
+def _no_git() -> Unreachable:
+    hint = "install Git to run projects from a remote"
+    return Unreachable("there is no `git` on PATH", hints=[hint])
 
 
 def _ssh() -> str:

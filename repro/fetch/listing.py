@@ -106,16 +106,20 @@ class _Repository:
 
         Without a work tree, these are the places where one could begin.
         """
+        found = [place for f in (self.folder, *_above(self.folder, "/")) for place in git_places(f)]
         if not self.top:
-            return [os.path.join(f, ".git") for f in (self.folder, *_above(self.folder, "/"))]
+            return found
         home = os.path.expanduser("~")
         xdg = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
-        found = [
+        found += [
             os.path.join(self.git_dir, "HEAD"),
             os.path.join(self.git_dir, "index"),
             os.path.join(self.common, "packed-refs"),
+            os.path.join(self.common, "objects"),
             os.path.join(self.common, "config"),
+            os.path.join(self.git_dir, "config.worktree"),
             os.path.join(self.common, "info", "exclude"),
+            "/etc/gitconfig",
             os.path.join(home, ".gitconfig"),
             os.path.join(xdg, "git", "config"),
             os.path.join(xdg, "git", "ignore"),
@@ -124,9 +128,16 @@ class _Repository:
             found.append(os.path.join(self.common, "refs", "heads", self.branch))
         excludes = run(self.folder, "config", "--path", "core.excludesFile")
         if excludes:
-            found.append(os.path.join(self.folder, os.fsdecode(excludes.strip())))
+            found.append(os.path.join(self.top, os.fsdecode(excludes.strip())))
+        found += [os.path.join(self.folder, path) for path in self._origins()]
         found += [os.path.join(f, ".gitignore") for f in _above(self.folder, self.top)]
         return found
+
+    def _origins(self) -> list[str]:
+        """Give the files that Git takes settings from, included ones among them."""
+        out = run(self.folder, "config", "--list", "--show-origin", "--name-only", "-z") or b""
+        fields = os.fsdecode(out).split("\0")
+        return [f.removeprefix("file:") for f in dict.fromkeys(fields) if f.startswith("file:")]
 
     def holds(self, path: str) -> bool:
         """Say whether a path is not ignored; tracked files never are."""
@@ -169,6 +180,12 @@ def of(root: str, *, avoid: str = "") -> Listing:
         guards=tuple(dict.fromkeys(guards)),
         git=git,
     )
+
+
+def git_places(folder: str) -> list[str]:
+    """Give what changes when a repository begins, moves or ends in a folder."""
+    place = os.path.join(folder, ".git")
+    return [os.path.join(place, "HEAD")] if os.path.isdir(place) else [place]
 
 
 def remote_of(folder: str) -> str:

@@ -130,7 +130,7 @@ def _files(path: str) -> Iterator[tuple[str, str]]:
             for last in sorted([*names, *links]):
                 place = os.path.join(base, last)
                 name = prefix + place[len(top) + 1 :]
-                behind = _behind(place[len(top) + 1 :], place)
+                behind = _behind(place, top)
                 if not os.path.isdir(behind):
                     yield name, behind
                 elif behind in seen:
@@ -140,11 +140,15 @@ def _files(path: str) -> Iterator[tuple[str, str]]:
                     pending.append((f"{name}/", behind))
 
 
-def _behind(name: str, place: str) -> str:
+def _behind(place: str, top: str) -> str:
     """Give what a link stands for: itself, as long as it stays in the folder or leads nowhere."""
-    if not os.path.islink(place) or manifest.link_stays(name, os.readlink(place)):
+    if not os.path.islink(place):
         return place
-    return os.path.realpath(place) if os.path.exists(place) else place
+    real = os.path.realpath(place)
+    by_text = manifest.link_stays(place[len(top) + 1 :], os.readlink(place))
+    if by_text and (real == top or real.startswith(f"{top}/")):
+        return place
+    return real if os.path.exists(real) else place
 
 
 def _cannot_list(error: OSError) -> None:

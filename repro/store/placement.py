@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from repro.store.home import Home
     from repro.store.memos import Memos
 
+FOLDER_FACTS = 2
+SECOND_NS = 1_000_000_000
 TICK_NS = 20_000_000
 """Within this time after a write, a file may change again under the same time stamp."""
 
@@ -47,6 +49,7 @@ class Placement:
         self.blobs = blobs
         self.memos = memos
         self.memory: dict[str, Any] = memos.get("placed", root) or {}
+        self.noted: set[str] = set()
 
     def made_by(self, step: str) -> Mapping[str, str]:
         """Give the files, with their contents, that earlier runs of a step put here."""
@@ -64,7 +67,7 @@ class Placement:
             place = os.path.join(self.root, entry.path)
             if row["state"] != _state(place):
                 return False
-            if row["racy"] and _content(place) != (entry.kind, entry.content):
+            if row["racy"] and _seen(place)[0] != (entry.kind, entry.content):
                 return False
         return True
 
@@ -73,6 +76,7 @@ class Placement:
         for entry in entries:
             before = self.memory.get(entry.path, {}).get("content", "")
             if before != entry.content:
+                self.noted.add(entry.path)
                 self.memory[entry.path] = {
                     "kind": entry.kind,
                     "content": entry.content,
@@ -97,10 +101,10 @@ class Placement:
         written, right, conflicts, saved = [], [], [], []
         for entry in entries:
             target = os.path.join(self.root, entry.path)
-            there = _content(target)
+            there, state = _seen(target)
             if there == (entry.kind, entry.content):
                 right.append(entry.path)
-                self._note(entry, step)
+                self._note(entry, step, state)
                 continue
             if there is not None and not self._is_ours(entry.path, there[1], known):
                 if os.lstat(target).st_ctime_ns > since_ns:
@@ -109,7 +113,7 @@ class Placement:
                 if there[0] in ("file", "exec"):
                     saved.append((entry.path, self.blobs.put_file(target)[0]))
             self._write(entry, target)
-            self._note(entry, step)
+            self._note(entry, step, _state(target))
             written.append(entry.path)
         return Placed(
             written=tuple(written),
@@ -121,43 +125,49 @@ class Placement:
     def remember(self) -> None:
         """Write the memory, together with what other processes learned meanwhile."""
         with self.home.lock(f"placed-{digest.of_value('repro/placed', self.root)[:16]}"):
-            others = self.memos.get("placed", self.root) or {}
-            for path, row in others.items():
-                mine = self.memory.setdefault(path, row)
-                if mine["content"] == row["content"]:
-                    mine["steps"] = sorted({*mine["steps"], *row["steps"]})
-            self.memos.put("placed", self.root, self.memory)
+            known = self.memos.get("placed", self.root) or {}
+            for path in self.noted:
+                row, other = self.memory[path], known.get(path)
+                if other and other["content"] == row["content"]:
+                    row["steps"] = sorted({*row["steps"], *other["steps"]})
+                known[path] = row
+            self.memory = known
+            self.memos.put("placed", self.root, known)
 
     def _is_ours(self, path: str, content: str, known: Mapping[str, str]) -> bool:
         row = self.memory.get(path)
         ours = (row["content"], row.get("before")) if row else ()
         return known.get(path) == content or content in ours
 
-    def _note(self, entry: Entry, step: str) -> None:
+    def _note(self, entry: Entry, step: str, state: list[int]) -> None:
         row = self.memory.get(entry.path)
         steps = {step, *(row["steps"] if row and row["content"] == entry.content else ())}
-        state = _state(os.path.join(self.root, entry.path))
+        self.noted.add(entry.path)
         self.memory[entry.path] = {
             "kind": entry.kind,
             "content": entry.content,
             "state": state,
-            "racy": entry.kind != "dir" and state[4:5] > [time.time_ns() - TICK_NS],
+            "racy": _racy(state),
             "steps": sorted(steps),
         }
 
     def settle(self) -> None:
         """Wait until a later change of what was just written cannot go unnoticed."""
-        if any(row["racy"] for row in self.memory.values()):
+        racy = [path for path in self.noted if self.memory[path]["racy"]]
+        if racy:
             time.sleep(2 * TICK_NS / 1e9)
-            for path, row in self.memory.items():
-                place = os.path.join(self.root, path)
-                if row["racy"] and _content(place) == (row["kind"], row["content"]):
-                    row["state"], row["racy"] = _state(place), False
+        for path in racy:
+            row = self.memory[path]
+            there, state = _seen(os.path.join(self.root, path))
+            if there == (row["kind"], row["content"]):
+                row["state"], row["racy"] = state, _racy(state)
 
     def _write(self, entry: Entry, target: str) -> None:
         folder = os.path.dirname(target)
         self._make_folder(os.path.dirname(entry.path))
         if entry.kind == "dir":
+            if os.path.islink(target) or not os.path.isdir(target):
+                files.unlink(target)
             os.makedirs(target, exist_ok=True)
             return
         half = os.path.join(folder, f".{os.urandom(6).hex()}~repro")
@@ -193,27 +203,41 @@ class Placement:
             )
 
 
-def _content(path: str) -> tuple[str, str] | None:
-    """Give kind and content of what stands at a path."""
+def _seen(path: str) -> tuple[tuple[str, str] | None, list[int]]:
+    """Give kind and content of what stands at a path, and the state in which it was read.
+
+    The state is empty, and so never found again, if the file changed while it was read.
+    """
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return None, []
+    before = _state(path)
     if stat.S_ISLNK(status.st_mode):
-        return "link", os.readlink(path)
+        return ("link", os.readlink(path)), before
     if stat.S_ISDIR(status.st_mode):
-        return "dir", ""
+        return ("dir", ""), before
     if not stat.S_ISREG(status.st_mode):
-        return "special", ""
+        return ("special", ""), before
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         kind = "exec" if status.st_mode & 0o100 else "file"
-        return kind, digest.of_chunks(files.chunks(fd))
+        content = digest.of_chunks(files.chunks(fd))
     finally:
         os.close(fd)
+    return (kind, content), before if _state(path) == before else []
+
+
+def _racy(state: list[int]) -> bool:
+    """Say whether a file may change again without another time stamp. A folder never is."""
+    if len(state) <= FOLDER_FACTS:
+        return not state
+    latest = max(state[3:5])
+    coarse = latest % SECOND_NS == 0  # a file system that keeps whole seconds
+    return latest >= time.time_ns() - (2 * SECOND_NS if coarse else TICK_NS)
 
 
 def _state(path: str) -> list[int]:
     """Give the state of an output; of a folder that it is the same one: it may get other files."""
     found = files.state_of(path)
-    return found[:2] if found and stat.S_ISDIR(found[-1]) else found
+    return found[:FOLDER_FACTS] if found and stat.S_ISDIR(found[-1]) else found
