@@ -31,7 +31,7 @@ class Node:
     in `text`.
     """
 
-    __slots__ = ("anchored", "column", "kind", "line", "size", "tag", "text", "value")
+    __slots__ = ("column", "kind", "line", "size", "tag", "text", "value")
 
     def __init__(self, kind: str, value: Any, mark: Any, *, text: str = "", tag: str = "") -> None:
         """Take the place from a mark of the parser, which counts from 0."""
@@ -42,7 +42,6 @@ class Node:
         self.text = text
         self.tag = tag
         self.size = 1
-        self.anchored = ""
 
     def plain(self) -> Any:
         """Give the data without places, as `yaml.safe_load` would."""

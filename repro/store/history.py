@@ -144,10 +144,6 @@ class History:
                 return row
         return None
 
-    def by_key(self, key: str) -> list[RunRecord]:
-        """Give the executed runs of a key, the latest first."""
-        return self._select("key = ? AND cached = 0", (key,), 0)
-
     # -- the database
 
     def _select(self, where: str, values: tuple[object, ...], limit: int) -> list[RunRecord]:

@@ -52,7 +52,6 @@ class Home:
     def __init__(self, root: str) -> None:
         """Name the folder; nothing is touched before `open`."""
         self.root = root
-        self.writable = True
         self._scratch: str | None = None
         self._lease: files.Lock | None = None
 
@@ -87,7 +86,6 @@ class Home:
                 f"the store `{self.root}` belongs to somebody else or is open to everybody",
                 hints=[f"`chmod go-w {self.root}`, or choose another one with `REPRO_HOME`"],
             )
-        self.writable = os.access(self.path("tmp"), os.W_OK)
 
     def _make(self) -> None:
         try:

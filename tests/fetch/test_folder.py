@@ -384,7 +384,7 @@ def content(text):
     return digest.of_bytes(text.encode())
 
 
-@pytest.mark.parametrize("delay", (20, 60, 100, 140))
+@pytest.mark.parametrize("delay", [20, 60, 100, 140])
 def test_ignore_rules_that_change_during_a_look_are_not_missed(
     repository, look, fresh, rest, delay
 ):
