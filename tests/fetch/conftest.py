@@ -27,8 +27,6 @@ IDENTITY = {
     **{f"GIT_{who}_EMAIL": "ada@example.org" for who in ("AUTHOR", "COMMITTER")},
     **{f"GIT_{who}_DATE": "1700000000 +0000" for who in ("AUTHOR", "COMMITTER")},
 }
-
-
 SETTINGS = [
     *("-c", "init.defaultBranch=main", "-c", "protocol.file.allow=always"),
     *("-c", "core.fsync=none", "-c", "maintenance.auto=false"),  # for speed alone
@@ -38,8 +36,9 @@ SETTINGS = [
 @pytest.fixture(autouse=True)
 def own_variables(monkeypatch, environ):
     """Give Git, which reads the variables of this process, an empty home."""
-    for name in [name for name in os.environ if name.startswith(("GIT_", "XDG_", "REPRO_"))]:
-        monkeypatch.delenv(name)
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "XDG_", "REPRO_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", environ["HOME"])
 
 

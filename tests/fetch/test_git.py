@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import pathlib
+import pty
+import select
 import shutil
 import socket
 import subprocess
@@ -134,8 +136,8 @@ def versions(three, work, publish):
 @pytest.mark.parametrize("kind", ["http", "local"])
 def test_versions(work, web, look, versions, version, index, branch, kind):
     version = version.format(*versions)
-    if kind == "local" and not version:
-        pytest.skip("a local project without a version is its work tree")
+    if kind == "local":
+        version = version or "HEAD"  # without a version, a local project is its work tree
     tree = look(f"{web.url}/p.git" if kind == "http" else work, version)
     assert text(tree) == ("one\n", "two\n", "three\n")[index]
     assert (tree.source.commit, tree.source.branch) == (versions[index], branch)
@@ -309,24 +311,32 @@ def test_a_repository_that_is_not_there(remote, look):
 # -- subdirectories
 
 
-def test_a_subdirectory_is_a_project_of_its_own(remote, work, look):
-    tree = look(f"{remote}#sub")
+@pytest.fixture
+def over_http(web, work, publish):
+    publish(work)
+    return f"{web.url}/p.git"
+
+
+def test_a_subdirectory_is_a_project_of_its_own(over_http, work, look):
+    tree = look(f"{over_http}#sub")
     assert names(tree) == ["MLproject", "x"]
     assert tree.source.tree == look(work / "sub").source.tree
-    assert tree.source.uri == f"{remote}#sub"
+    assert tree.source.uri == f"{over_http}#sub"
     assert tree.source.name == "sub"
-    assert look(f"{remote}#sub/").source.tree == tree.source.tree
+    assert look(f"{over_http}#sub/").source.tree == tree.source.tree
 
 
 @pytest.mark.parametrize("subdirectory", ["nothing", "data.txt", "su", "sub/x", "sub/nothing"])
-def test_a_subdirectory_that_is_not_there(remote, look, subdirectory):
+def test_a_subdirectory_that_is_not_there(over_http, look, subdirectory):
     for _ in range(2):
-        with pytest.raises(UsageError, match=f"there is no folder `{subdirectory}` in `{remote}`"):
-            look(f"{remote}#{subdirectory}")
+        with pytest.raises(
+            UsageError, match=f"there is no folder `{subdirectory}` in `{over_http}`"
+        ):
+            look(f"{over_http}#{subdirectory}")
 
 
-def test_files_outside_of_the_subdirectory_are_no_part_of_it(remote, look, tmp_path):
-    tree = look(f"{remote}#sub")
+def test_files_outside_of_the_subdirectory_are_no_part_of_it(over_http, look, tmp_path):
+    tree = look(f"{over_http}#sub")
     assert tree.read("../data.txt") == b"one\n"  # for environment files
     assert tree.read("../../etc/hostname") is None
     assert tree.read("/etc/hostname") is None
@@ -583,6 +593,36 @@ def test_a_remote_that_asks_who_you_are_is_unreachable_and_nobody_is_asked(
     assert "credential helper" in caught.value.hints[0]
     assert time.monotonic() - started < 5
     assert not canary.sang
+
+
+AT_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "repro", *sys.argv[1:]])
+"""
+
+
+def test_nobody_is_asked_at_a_terminal(guarded, environ):
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", AT_A_TERMINAL, "run", f"{guarded.url}/p.git"],
+        env={**environ, "PYTHONPATH": str(ROOT)},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while select.select([ours], [], [], 20)[0] and (piece := os.read(ours, 4096)):
+            shown += piece
+    except OSError:  # how Linux says that the other side is closed
+        pass
+    os.close(ours)  # whoever waits for an answer gets a hang-up
+    assert process.wait(20) == 7, shown
+    assert b"set up a credential helper" in shown
+    assert b"Username for" not in shown.replace(b"could not read Username for", b"")
 
 
 @pytest.mark.parametrize("user", ["me:wrong-s3cret", "wr0ng-s3cret", "me:wr%40ng-s3cret"])
@@ -955,10 +995,9 @@ def test_a_tree_that_no_tree_may_be(work, served, web, look, git, entries, tmp_p
     bare = served / "p.git"
     shutil.copytree(work / ".git", bare)
     outside = sorted(os.listdir(tmp_path))
-    for uri in (f"{web.url}/p.git", work):
-        for version in ("evil", commit):
-            with pytest.raises((SourceUnusable, SourceRefused)):
-                look(uri, version)
+    for uri, version in ((f"{web.url}/p.git", "evil"), (work, commit)):
+        with pytest.raises((SourceUnusable, SourceRefused)):
+            look(uri, version)
     assert sorted(os.listdir(tmp_path)) == outside
     assert not (tmp_path / "escaped").exists()
 

@@ -170,6 +170,14 @@ CHANGES = {
     "an earlier commit": (words("checkout", "-q", "HEAD~1"), True),
     "refs packed": (words("pack-refs", "--all"), False),
     "garbage collected": (words("gc", "-q"), False),
+    "a commit, packed at once": (
+        lambda w, g: (g(w, "commit", "-q", "--allow-empty", "-m", "x"), g(w, "pack-refs", "--all")),
+        False,
+    ),
+    "another branch by name alone": (
+        lambda w, g: (g(w, "branch", "b"), g(w, "symbolic-ref", "HEAD", "refs/heads/b")),
+        False,
+    ),
     "a tag": (words("tag", "v1"), False),
     "a remote": (words("remote", "add", "o", "https://host/p"), False),
     "a merge conflict": (conflict, True),
@@ -188,7 +196,10 @@ CHANGES = {
 }
 
 
-PACKED = ("a commit of the same tree", "a branch of the same tree", "refs packed", "reset")
+PACKED = (
+    *("a commit of the same tree", "a commit, packed at once", "a branch of the same tree"),
+    *("another branch by name alone", "refs packed", "reset"),
+)
 
 
 @pytest.mark.parametrize(
@@ -223,24 +234,40 @@ def test_a_compiled_module_does_not_make_the_tree_dirty(work, look):
     assert not look(work).source.dirty
 
 
-@pytest.mark.parametrize("where", ["core.excludesFile", "XDG", "above"])
+WHERE = ("exclude", "excludesFile", "XDG rules", "home rules", "home configuration", "above")
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["new", "edited"])
+@pytest.mark.parametrize("where", WHERE)
 def test_rules_outside_of_the_folder_are_watched(
-    work, look, fresh, git, rest, where, tmp_path, monkeypatch
+    work, look, fresh, git, rest, where, tmp_path, monkeypatch, is_there
 ):
-    rules = tmp_path / "xdg" / "git" / "ignore"
-    rules.parent.mkdir(parents=True)
-    project = work
-    if where == "core.excludesFile":
+    (tmp_path / "rules").write_text("new\n")
+    project, content = work, "new\n"
+    if where == "exclude":
+        rules = work / ".git" / "info" / "exclude"
+    elif where == "excludesFile":
+        rules = tmp_path / "excludes"
         git(work, "config", "core.excludesFile", str(rules))
-    elif where == "XDG":
+    elif where == "XDG rules":
+        rules = tmp_path / "xdg" / "git" / "ignore"
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    elif where == "home rules":
+        rules = pathlib.Path(os.environ["HOME"], ".config", "git", "ignore")
+    elif where == "home configuration":
+        rules = pathlib.Path(os.environ["HOME"], ".gitconfig")
+        content = f"[core]\nexcludesFile = {tmp_path}/rules\n"
     else:
         project, rules = work / "sub", work / ".gitignore"
-    rules.write_text("nothing\n")
+    rules.parent.mkdir(parents=True, exist_ok=True)
+    if is_there:
+        rules.write_text("# nothing yet\n")
+    else:
+        rules.unlink(missing_ok=True)
     (project / "new").write_text("x")
     rest()
     assert "new" in paths(look(project))
-    rules.write_text("new\n")
+    rules.write_text(content)
     assert "new" not in paths(look(project))
     assert look(project).source == fresh(project)
 
@@ -534,7 +561,7 @@ def test_looking_runs_nothing_of_the_repository(nested, look, git, canary, machi
     (nested / "lib" / "lib.txt").write_text("LIB\n")
     for _ in range(2):
         canary.file.unlink(missing_ok=True)
-        for uri in (nested, nested / "sub", nested / "lib"):
+        for uri in (nested, nested / "lib"):
             tree = look(uri)
             tree.project(lambda t: machine.load(t, lambda _event: None))
             machine.patch(tree.source)
