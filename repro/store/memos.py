@@ -36,5 +36,5 @@ class Memos:
         """Remember plain data; losing it later costs time and nothing else."""
         try:
             files.replace(self.path(kind, subject), canonical.encode(value), durable=False)
-        except OSError:
+        except (OSError, canonical.NotCanonical):
             pass
