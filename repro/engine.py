@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from repro.plan import Request
     from repro.ports import Machine, Tree
     from repro.source import Selection, Source
-    from repro.spec import EntryPoint, Environment, Project
+    from repro.spec import EntryPoint
     from repro.step import Step
     from repro.store.placement import Placement
     from repro.store.results import Result
@@ -42,11 +42,9 @@ class Prepared(Value):
     request: Request
     tree: Tree
     source: Source
-    project: Project
     entry: EntryPoint
     arguments: tuple[Argument, ...]
     template: Template
-    wanted: Environment | None
     lock: EnvironmentLock
     chosen: Selection
     placement: Placement | None
@@ -112,11 +110,9 @@ def prepare(request: Request, machine: Machine, emit: Emit) -> Prepared:
         request=request,
         tree=tree,
         source=found,
-        project=project,
         entry=entry,
         arguments=arguments,
         template=template,
-        wanted=wanted,
         lock=lock,
         chosen=chosen,
         placement=placement,
@@ -249,9 +245,7 @@ def _restore(prepared: Prepared, answer: Answer, machine: Machine, started: int,
     placement = prepared.placement
     if prepared.request.output:
         placement = machine.placement(prepared.request.output)
-    if placement is None or (answer.outputs and placement.in_place(answer.outputs)):
-        return 0
-    if not answer.outputs:
+    if placement is None or placement.in_place(answer.outputs):
         return 0
     return place(prepared, answer.outputs, placement, (machine, started, emit))
 

@@ -30,13 +30,8 @@ if TYPE_CHECKING:
 
 FORMAT = 4
 NEVER = (".git", "__pycache__")
-TICK_NS = 20_000_000
-"""Two ticks of the coarsest kernel clock: a file may change again within it, unnoticed."""
-SECOND_NS = 1_000_000_000
 OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """A file that became a pipe meanwhile must not keep us waiting for a writer."""
-NUMBER = 2**63 - 1
-"""What fits into a memo; some file systems have larger inode numbers, some files later dates."""
 
 
 class Folder:
@@ -290,8 +285,8 @@ def _suspects(root: str, memo: dict[str, Any]) -> list[int] | None:
         if status is None:
             return None
         seen = fresh.get(str(index), scanned) if fresh else scanned
-        state = _state(status)
-        if state != row[4:] or _racy(state[3], state[4], seen):
+        state = files.state(status)
+        if state != row[4:] or files.is_racy(state, seen):
             found.append(index)
     return found
 
@@ -331,8 +326,8 @@ def row(root: str, path: str, known: list[Any] | None, seen_ns: int) -> list[Any
     """
     if known is not None:
         status = _lstat(os.path.join(root, path))
-        state = _state(status) if status else []
-        if state == known[4:] and not _racy(state[3], state[4], seen_ns):
+        state = files.state(status) if status else []
+        if state == known[4:] and not files.is_racy(state, seen_ns):
             return known
     return _row(root, path)
 
@@ -342,36 +337,18 @@ def were_read(rows: list[list[Any]], before: dict[str, list[Any]]) -> bool:
     return len(rows) != len(before) or any(one is not before.get(one[0]) for one in rows)
 
 
-def _racy(mtime_ns: int, ctime_ns: int, seen_ns: int) -> bool:
-    """Say whether a file could have changed after it was read without a new time stamp."""
-    latest = max(mtime_ns, ctime_ns)
-    coarse = latest % SECOND_NS == 0  # a file system that keeps whole seconds
-    return latest >= seen_ns - (2 * SECOND_NS if coarse else TICK_NS)
-
-
-def _state(status: os.stat_result) -> list[int]:
-    return [
-        status.st_dev & NUMBER,
-        status.st_ino & NUMBER,
-        status.st_size,
-        status.st_mtime_ns & NUMBER,
-        status.st_ctime_ns & NUMBER,
-        status.st_mode,
-    ]
-
-
 def _facts(path: str) -> list[int]:
     """Give the state of a file or folder as far as its content goes; of nothing: nothing."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
         return []
-    return _state(status)[:5]
+    return files.state(status)[:5]
 
 
 def _holds(path: str, facts: list[int], seen_ns: int) -> bool:
     """Say whether a file or folder surely has the content that it had with these facts."""
-    return _facts(path) == facts and not (facts and _racy(facts[3], facts[4], seen_ns))
+    return _facts(path) == facts and not (facts and files.is_racy(facts, seen_ns))
 
 
 def _caller() -> list[Any]:
@@ -400,14 +377,14 @@ def _row(root: str, path: str) -> list[Any] | None:
         return None
     if stat.S_ISLNK(status.st_mode):
         target = os.readlink(place)
-        return [path, "link", target, len(os.fsencode(target)), *_state(status)]
+        return [path, "link", target, len(os.fsencode(target)), *files.state(status)]
     if not stat.S_ISREG(status.st_mode):
         return None
     for _attempt in range(3):
         before, content, after = _hash(place)
-        if _state(before) == _state(after) and stat.S_ISREG(after.st_mode):
+        if files.state(before) == files.state(after) and stat.S_ISREG(after.st_mode):
             kind = "exec" if after.st_mode & 0o100 else "file"
-            return [path, kind, content, after.st_size, *_state(after)]
+            return [path, kind, content, after.st_size, *files.state(after)]
     raise SourceUnusable(
         f"`{path}` changes while it is read", hints=["run again when the file is at rest"]
     )

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from repro.store.memos import Memos
 
 FOLDER_FACTS = 2
-SECOND_NS = 1_000_000_000
-TICK_NS = 20_000_000
-"""Within this time after a write, a file may change again under the same time stamp."""
 
 
 class Placed(Value):
@@ -155,7 +152,7 @@ class Placement:
         """Wait until a later change of what was just written cannot go unnoticed."""
         racy = [path for path in self.noted if self.memory[path]["racy"]]
         if racy:
-            time.sleep(2 * TICK_NS / 1e9)
+            time.sleep(2 * files.TICK_NS / 1e9)
         for path in racy:
             row = self.memory[path]
             there, state = _seen(os.path.join(self.root, path))
@@ -232,9 +229,7 @@ def _racy(state: list[int]) -> bool:
     """Say whether a file may change again without another time stamp. A folder never is."""
     if len(state) <= FOLDER_FACTS:
         return not state
-    latest = max(state[3:5])
-    coarse = latest % SECOND_NS == 0  # a file system that keeps whole seconds
-    return latest >= time.time_ns() - (2 * SECOND_NS if coarse else TICK_NS)
+    return files.is_racy(state, time.time_ns())
 
 
 def _state(path: str) -> list[int]:

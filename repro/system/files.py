@@ -17,6 +17,11 @@ CHUNK = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT)
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 FICLONE = 0x40049409
+SECOND_NS = 1_000_000_000
+TICK_NS = 20_000_000
+"""Two ticks of the coarsest kernel clock: a file may change again within it, unnoticed."""
+NUMBER = 2**63 - 1
+"""What fits into a memo; some file systems have larger inode numbers, some files later dates."""
 
 
 def explained(error: OSError, doing: str) -> ReproError:
@@ -59,13 +64,23 @@ def state(status: os.stat_result) -> list[int]:
     The change time is part of it: no program can set it back.
     """
     return [
-        status.st_dev,
-        status.st_ino,
+        status.st_dev & NUMBER,
+        status.st_ino & NUMBER,
         status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
+        status.st_mtime_ns & NUMBER,
+        status.st_ctime_ns & NUMBER,
         status.st_mode,
     ]
+
+
+def is_racy(known: list[int], seen_ns: int) -> bool:
+    """Say whether a file may have changed after `seen_ns` without another time stamp.
+
+    `known` is its state, of which the times are used.
+    """
+    latest = max(known[3], known[4])
+    coarse = latest % SECOND_NS == 0  # a file system that keeps whole seconds
+    return latest >= seen_ns - (2 * SECOND_NS if coarse else TICK_NS)
 
 
 def state_of(path: str) -> list[int]:
