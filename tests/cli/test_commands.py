@@ -298,14 +298,7 @@ SLOW = (
 )
 def test_a_signal_ends_the_whole_tree_and_leaves_a_record(project, environ, repro, number, code):
     folder = project(MLproject=SLOW)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "repro", "run", str(folder), "--env-manager", "local", "--json"],
-        env={**environ, "PYTHONPATH": os.getcwd()},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert b"miss" in process.stderr.readline()
-    assert b"started" in process.stderr.readline()
+    process = under_way(folder, environ, "--json")
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert process.returncode == code
@@ -318,14 +311,7 @@ def test_a_signal_ends_the_whole_tree_and_leaves_a_record(project, environ, repr
 
 def test_a_second_signal_leaves_at_once(project, environ, repro):
     folder = project(MLproject=SLOW)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "repro", "run", str(folder), "--env-manager", "local"],
-        env={**environ, "PYTHONPATH": os.getcwd()},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    process.stderr.readline()
-    process.stderr.readline()
+    process = under_way(folder, environ)
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
@@ -333,31 +319,39 @@ def test_a_second_signal_leaves_at_once(project, environ, repro):
     assert process.returncode == 143
     (run,) = json.loads(repro("log", "--json").out)["runs"]
     assert run["status"] == "KILLED"
-    deadline = time.monotonic() + 10
-    while left_over(run["run_id"]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not left_over(run["run_id"])
+    assert gone_soon(run["run_id"])
 
 
 def test_a_killed_repro_leaves_no_run_running(project, environ, repro):
     folder = project(MLproject=SLOW)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "repro", "run", str(folder), "--env-manager", "local"],
-        env={**environ, "PYTHONPATH": os.getcwd()},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    process.stderr.readline()
-    process.stderr.readline()
+    process = under_way(folder, environ)
     process.kill()
     process.communicate(timeout=5)
     (run,) = json.loads(repro("log", "--json").out)["runs"]
     assert (run["status"], run["cause"]) == ("KILLED", "lost")
-    deadline = time.monotonic() + 10
-    while left_over(run["run_id"]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not left_over(run["run_id"])
+    assert gone_soon(run["run_id"])
     assert repro("cache", "prune").code == 0
+
+
+def under_way(folder, environ, *more):
+    """Start a run in a process of its own; give it when its step has begun."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "repro", "run", str(folder), "--env-manager", "local", *more],
+        env={**environ, "PYTHONPATH": os.getcwd()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert b"miss" in process.stderr.readline()
+    assert b"started" in process.stderr.readline()
+    return process
+
+
+def gone_soon(run_id):
+    """Say whether, within ten seconds, no process of a run is left."""
+    deadline = time.monotonic() + 10
+    while left_over(run_id) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not left_over(run_id)
 
 
 def left_over(run_id):
