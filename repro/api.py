@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from repro import engine, record
+from repro import engine, params, record
 from repro.errors import ExecutionException, Interrupted, ReproError, RunUnknown, UsageError
 from repro.machine import Machine
+from repro.plan import Course
 from repro.store.blobs import BlobMissing
 from repro.value import Value, replace
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Mapping
 
+    from repro.comparison import Comparison
     from repro.engine import Prepared
     from repro.errors import Problem
     from repro.events import Emit, Event
@@ -22,7 +24,11 @@ if TYPE_CHECKING:
     from repro.manifest import Entry
     from repro.plan import Request
     from repro.record import RunRecord
+    from repro.source import Upstream
     from repro.spec import Project
+
+
+ONE_BY_ONE = Course()
 
 
 def silent(_event: Event) -> None:
@@ -45,27 +51,50 @@ class SubmittedRun:
     ends, and the interpreter waits for it before it exits.
     """
 
-    def __init__(self, request: Request, environ: Mapping[str, str], emit: Emit = silent) -> None:
+    def __init__(
+        self,
+        request: Request,
+        environ: Mapping[str, str],
+        emit: Emit = silent,
+        course: Course = ONE_BY_ONE,
+    ) -> None:
         """Check everything that can be checked; nothing runs before `start` or `run`.
 
         Raises ReproError for whatever keeps the step from running.
         """
         self._machine = Machine(environ, emit)
         self._emit = emit
+        self._course = course
         self._thread: threading.Thread | None = None
         self._cancelled = False
         self._failure: BaseException | None = None
         self.run_id: str = request.run_id or os.urandom(16).hex()
         self.record: RunRecord | None = None
+        self.records: tuple[RunRecord, ...] = ()
         try:
             if request.run_id:
                 self._check_new(request.run_id)
-            self._prepared: Prepared = engine.prepare(
-                replace(request, run_id=self.run_id), self._machine, emit
-            )
+            asked = replace(request, run_id=self.run_id)
+            self._opened = engine.open_project(asked, self._machine, emit)
+            self._prepared = self._single()
         except BaseException:
             self._machine.close()
             raise
+
+    def _single(self) -> Prepared | None:
+        """Prepare the step, where it is the only one of the run."""
+        opened = self._opened
+        unknown = set(self._course.again) - {node.id for node in opened.graph.nodes}
+        if unknown:
+            raise UsageError(
+                f"`{min(unknown)}` is no step of this run",
+                hints=[f"its steps: {', '.join(node.id for node in opened.graph.nodes)}"],
+            )
+        if len(opened.graph.nodes) > 1:
+            return None
+        if self._course.again:
+            opened = replace(opened, request=replace(opened.request, use_results=False))
+        return engine.prepare_node(opened, opened.graph.target, (), self._machine, self._emit)
 
     def _check_new(self, run_id: str) -> None:
         """Refuse an id that another run has: its record would be lost."""
@@ -100,17 +129,20 @@ class SubmittedRun:
         """End the run with everything it started, and return when nothing is left of it."""
         self._cancelled = self._machine.cancelled = True
         while self._thread is not None and self._thread.is_alive():
-            job = self._machine.jobs.get(self.run_id)
-            if job is not None:
-                job.cancel()
+            self._machine.cancel_jobs()
             self._thread.join(0.05)
 
     # -- ours
 
     @property
+    def has_several_steps(self) -> bool:
+        """Say whether the entry point needs others first."""
+        return self._prepared is None
+
+    @property
     def key(self) -> str:
-        """Give the step key."""
-        return self._prepared.key
+        """Give the step key; of several steps the target's, empty before the others are done."""
+        return self._prepared.key if self._prepared else self.record.key if self.record else ""
 
     @property
     def cached(self) -> bool:
@@ -135,12 +167,13 @@ class SubmittedRun:
     @property
     def parameters(self) -> dict[str, str]:
         """Give the parameters as text; secrets are masked."""
-        return {a.name: a.shown for a in self._prepared.arguments}
+        target = self._opened.graph.target
+        return {a.name: a.shown for a in params.bind(target.entry, target.given)}
 
     @property
     def placed(self) -> bool:
         """Say whether the outputs were written into a folder, and not only into the store."""
-        return self._prepared.placement is not None or bool(self._prepared.request.output)
+        return self._opened.placement is not None or bool(self._opened.request.output)
 
     @property
     def outputs(self) -> dict[str, Output]:
@@ -186,8 +219,17 @@ class SubmittedRun:
             self._machine.close()
 
     def _answer(self) -> None:
-        if not self._cancelled:
-            self.record = answer(self._prepared, self._machine, self._emit)
+        if self._cancelled:
+            return
+        if self._prepared is not None:
+            self.records = (answer(self._prepared, self._machine, self._emit),)
+        else:
+            from repro import running
+
+            self.records = running.run(
+                self._opened, self._course, self._machine, self._emit, self._machine.another
+            )
+        self.record = self.records[-1]
 
     def _repr_html_(self) -> str:
         """Show the run in a notebook."""
@@ -197,12 +239,12 @@ class SubmittedRun:
 
     def __repr__(self) -> str:
         """Show id, entry point and status."""
-        return f"<SubmittedRun {self.run_id[:8]} {self._prepared.name} {self.get_status()}>"
+        return f"<SubmittedRun {self.run_id[:8]} {self.name} {self.get_status()}>"
 
     @property
     def name(self) -> str:
         """Give the name of the entry point."""
-        return self._prepared.name
+        return self._opened.graph.target.entry.name
 
 
 def answer(prepared: Prepared, machine: Machine, emit: Emit) -> RunRecord:
@@ -211,13 +253,9 @@ def answer(prepared: Prepared, machine: Machine, emit: Emit) -> RunRecord:
     A failed command is a record with the status FAILED, not an exception. Raises ReproError for
     everything that keeps the step from running.
     """
-    found = engine.look_up(prepared, machine)
-    reason = found.reason
-    if found.result is not None:
-        try:
-            return engine.reuse(prepared, found, machine, emit)
-        except BlobMissing as error:
-            reason = f"an output of the earlier result was lost: {error}"
+    found, reason = engine.answered(prepared, machine, emit)
+    if found is not None:
+        return found
     from repro import execution
 
     return execution.execute(prepared, reason, machine, emit)
@@ -229,9 +267,10 @@ def submit(
     synchronous: bool = True,
     environ: Mapping[str, str] | None = None,
     emit: Emit = silent,
+    course: Course = ONE_BY_ONE,
 ) -> SubmittedRun:
     """Run a project, or start to. A failed command is in the status, not an exception."""
-    submitted = SubmittedRun(request, os.environ if environ is None else environ, emit)
+    submitted = SubmittedRun(request, os.environ if environ is None else environ, emit, course)
     return submitted.run() if synchronous else submitted.start()
 
 
@@ -249,41 +288,91 @@ def failure(submitted: SubmittedRun) -> ExecutionException:
 
 
 class Explanation(Value):
-    """What would happen to a step now, and why."""
+    """What would happen to a step now, and why.
+
+    `state` is `hit`, `run`, or `depends` for a step that needs one that would run: its inputs are
+    known only then. `step` is the id of the step among those of the run, `needs` those of the
+    steps that it needs. `key` is empty for a step that depends.
+    """
 
     entry_point: str
     key: str
-    hit: bool
+    state: str
+    step: str = ""
+    needs: tuple[str, ...] = ()
     reused_run: str = ""
     summary: str = ""
     reasons: tuple[Reason, ...] = ()
     parts: Mapping[str, object] = {}
 
+    @property
+    def hit(self) -> bool:
+        """Say whether an earlier result would be reused."""
+        return self.state == "hit"
+
 
 def foresee(request: Request, machine: Machine, emit: Emit = silent) -> Explanation:
-    """Say whether a step would run now, and why, without running it."""
+    """Say whether the step of a request would run now, and why, without running anything."""
+    return foresee_all(request, machine, emit)[-1]
+
+
+def foresee_all(
+    request: Request, machine: Machine, emit: Emit = silent, again: tuple[str, ...] = ()
+) -> tuple[Explanation, ...]:
+    """Say of all steps of a request whether they would run now, in the order of the graph.
+
+    `again` are steps that would be run whatever results there are, as in `Course`.
+    """
+    opened = engine.open_project(request, machine, emit)
+    forced = opened.graph.after(again)
+    told: dict[str, Explanation] = {}
+    made: dict[str, Upstream] = {}
+    for node in opened.graph.nodes:
+        waiting = [need for need in node.needs if not told[need].hit]
+        if waiting:
+            told[node.id] = Explanation(
+                entry_point=node.entry.name,
+                key="",
+                state="depends",
+                step=node.id,
+                needs=node.needs,
+                summary=f"after `{waiting[0]}`, unless that makes what it made before",
+            )
+            continue
+        asked = replace(request, use_results=False) if node.id in forced else request
+        upstream = tuple(made[need] for need in node.needs)
+        prepared = engine.prepare_node(
+            replace(opened, request=asked), node, upstream, machine, emit
+        )
+        told[node.id], outputs = _foreseen(prepared, machine)
+        told[node.id] = replace(told[node.id], step=node.id, needs=node.needs)
+        made[node.id] = engine.upstream_of(opened, node, outputs)
+    opened.tree.remember()
+    return tuple(told[node.id] for node in opened.graph.nodes)
+
+
+def _foreseen(prepared: Prepared, machine: Machine) -> tuple[Explanation, tuple[Entry, ...]]:
     from repro import execution
 
-    prepared = engine.prepare(request, machine, emit)
     answer = engine.look_up(prepared, machine)
-    prepared.tree.remember()
     if answer.result is not None:
-        return Explanation(
-            entry_point=prepared.name,
+        told = Explanation(
+            entry_point=prepared.entry.name,
             key=prepared.key,
-            hit=True,
+            state="hit",
             reused_run=answer.result.run_id,
             summary=f"its result is that of run {answer.result.run_id[:8]}",
             parts=answer.result.parts,
         )
-    found = execution.reasons(prepared, machine)
-    return Explanation(
-        entry_point=prepared.name,
+        return told, answer.outputs
+    told = Explanation(
+        entry_point=prepared.entry.name,
         key=prepared.key,
-        hit=False,
+        state="run",
         summary=answer.reason or execution.why(prepared, machine),
-        reasons=found,
+        reasons=execution.reasons(prepared, machine),
     )
+    return told, ()
 
 
 class StepState(Value):
@@ -325,6 +414,29 @@ def _state(request: Request, project: str, machine: Machine) -> StepState:
         last_run=last.run_id if last else "",
         last_ns=last.started_ns if last else 0,
     )
+
+
+def compare(left: RunRecord, right: RunRecord, machine: Machine) -> Comparison:
+    """Compare two runs. The key parts of a hit are those of the run whose result it reused."""
+    from repro import comparison
+
+    return comparison.compare(
+        left,
+        right,
+        (_parts(left, machine), _parts(right, machine)),
+        machine.tree_of,
+        machine.locks.of_environment,
+    )
+
+
+def _parts(run: RunRecord, machine: Machine) -> Mapping[str, object]:
+    if run.parts or not run.origin_run:
+        return run.parts
+    try:
+        return machine.history.get(run.origin_run).parts
+    except RunUnknown:
+        result = machine.results.get(run.key)
+        return result.parts if result is not None else {}
 
 
 def inspect(request: Request, machine: Machine) -> tuple[str, Project, tuple[Problem, ...]]:

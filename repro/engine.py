@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 
-from repro import digest, manifest, params, plan, record, source, step
+from repro import digest, graph, manifest, params, plan, record, source, step
 from repro.events import Progress, Reused, Warned
+from repro.locking import Wanted
 from repro.record import RunRecord
+from repro.spec import Mount
 from repro.store.blobs import BlobMissing
 from repro.value import Value, replace
 
@@ -20,23 +22,36 @@ if TYPE_CHECKING:
     from typing import Any
 
     from repro.events import Emit
+    from repro.graph import Graph, Node
     from repro.lock import EnvironmentLock
     from repro.manifest import Entry
     from repro.params import Argument, Template
     from repro.plan import Request
     from repro.ports import Machine, Tree
-    from repro.source import Selection, Source
-    from repro.spec import EntryPoint
+    from repro.source import Selection, Source, Upstream
+    from repro.spec import EntryPoint, Environment, Project
     from repro.step import Step
     from repro.store.placement import Placement
     from repro.store.results import Result
 
 
+class Opened(Value):
+    """A project with the steps of one run, before anything is known of their keys."""
+
+    request: Request
+    tree: Tree
+    source: Source
+    project: Project
+    placement: Placement | None
+    graph: Graph
+
+
 class Prepared(Value):
     """A step that is ready to be looked up or run, with all that its key is made of.
 
+    `alone` is false for one of several steps of a run, after which the project is looked at once.
     `host_paths` are (path, identity) of files outside of the tree that are in the key, to be
-    looked at again after the step.
+    looked at again after the step. `backend` is where it runs, `volumes` are those of its image.
     """
 
     request: Request
@@ -50,12 +65,11 @@ class Prepared(Value):
     placement: Placement | None
     step: Step
     key: str
+    name: str
     host_paths: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Give the name of the entry point."""
-        return self.entry.name
+    backend: str = "local"
+    volumes: tuple[tuple[str, str, str], ...] = ()
+    alone: bool = True
 
     @property
     def command(self) -> str:
@@ -63,33 +77,89 @@ class Prepared(Value):
         return params.expand(self.template, self.arguments)
 
 
-def prepare(request: Request, machine: Machine, emit: Emit) -> Prepared:
-    """Find out everything about a step, up to its key, without running or recording anything.
+def open_project(request: Request, machine: Machine, emit: Emit) -> Opened:
+    """Fetch and decode a project, and find the steps that a request asks for, in their order.
 
-    Raises a ReproError for whatever keeps the step from running: all that can be checked is
-    checked here.
+    Raises a ReproError for whatever keeps any of them from running, as far as that can be known
+    before one has run.
     """
 
     def progress(text: str) -> None:
         emit(Progress(step=request.entry_point, text=text))
 
     tree = machine.tree(request, progress)
-    found = tree.source
     project = tree.project(lambda t: machine.load(t, emit))
-    entry = plan.entry_point(project, request.entry_point, machine.environ.get("SHELL", ""))
+    shell = machine.environ.get("SHELL", "")
+    steps = graph.of(project, request.entry_point, request.parameters, shell)
+    root = tree.source.root
+    opened = Opened(
+        request=request,
+        tree=tree,
+        source=tree.source,
+        project=project,
+        placement=machine.placement(root) if root else None,
+        graph=steps,
+    )
+    if len(steps.nodes) > 1:
+        there = {entry.path for entry in tree.entries()}
+        for node in steps.nodes:
+            _check(opened, node, machine)
+            _check_inputs(opened, node, there)
+    return opened
+
+
+def _check(opened: Opened, node: Node, machine: Machine) -> None:
+    """Raise what keeps a step from running that can be told before the others have run."""
+    plan.check(opened.request, opened.project, node.entry)
+    plan.environment(opened.project, node.entry, opened.request.env_manager)
+    plan.variables(node.entry, machine.environ)
+    params.expand(params.parse(node.entry.command), params.bind(node.entry, node.given))
+
+
+def _check_inputs(opened: Opened, node: Node, there: set[str]) -> None:
+    """Raise SourceUnusable for an input that is not in the tree and that no step before makes."""
+    before = [opened.graph.node(name).entry for name in node.needs]
+    if any(entry.outputs is None for entry in before):
+        return  # what they make is known only afterwards
+    for pattern in node.entry.inputs or ():
+        if pattern not in there and not graph.makes(before, pattern):
+            opened.tree.selected(source.Selection(inputs=(pattern,)), node.id)
+
+
+def prepare(request: Request, machine: Machine, emit: Emit) -> Prepared:
+    """Prepare the one step of a request that needs no other; see `prepare_node`."""
+    opened = open_project(request, machine, emit)
+    return prepare_node(opened, opened.graph.target, (), machine, emit)
+
+
+def prepare_node(
+    opened: Opened, node: Node, upstream: tuple[Upstream, ...], machine: Machine, emit: Emit
+) -> Prepared:
+    """Find out everything about a step, up to its key, without running or recording anything.
+
+    `upstream` is what the steps that it needs have made. Raises a ReproError for whatever keeps
+    the step from running: all that can be checked is checked here.
+    """
+
+    def progress(text: str) -> None:
+        emit(Progress(step=node.id, text=text))
+
+    project, entry, tree, placement = opened.project, node.entry, opened.tree, opened.placement
+    request = opened.request
     plan.check(request, project, entry)
     wanted = plan.environment(project, entry, request.env_manager)
+    bound = params.bind(entry, node.given)
     template = params.parse(entry.command)
-    bound = params.bind(entry, request.parameters)
     variables, unset = plan.variables(entry, machine.environ)
+    variables = {**plan.environment_variables(wanted, machine.environ), **variables}
     arguments, host_paths = _identified(bound, request, machine, progress)
-    mounts, mounted = _mounts(entry, request, machine, progress)
+    volumes = plan.volumes(wanted)
+    mounts, mounted = _mounts((*entry.mounts, *_mounted(volumes)), request, machine, progress)
     params.expand(template, arguments)
-    placement = machine.placement(found.root) if found.root else None
-    made = placement.made_by(entry.name) if placement else {}
-    chosen = source.selection(entry, made)
-    inputs = tree.inputs(chosen, entry.name)
-    lock = machine.lock(wanted, tree, progress, anew=request.relock)
+    made = _made(project, entry, placement) if placement else {}
+    chosen = source.selection(entry, made, project.lockfiles, upstream)
+    inputs = tree.inputs(chosen, node.id)
+    lock = machine.lock(_wanted(wanted, entry, project), tree, progress, request.locking)
     one = step.Step(
         entry_point=entry.name,
         command=entry.command,
@@ -103,13 +173,14 @@ def prepare(request: Request, machine: Machine, emit: Emit) -> Prepared:
         outputs=entry.outputs,
         metrics=entry.metrics,
         mounts=mounts,
+        container=request.container,
         network=entry.network,
         shell=entry.shell,
     )
     return Prepared(
         request=request,
         tree=tree,
-        source=found,
+        source=opened.source,
         entry=entry,
         arguments=arguments,
         template=template,
@@ -118,8 +189,39 @@ def prepare(request: Request, machine: Machine, emit: Emit) -> Prepared:
         placement=placement,
         step=one,
         key=step.key_of(one),
+        name=node.id,
         host_paths=(*host_paths, *mounted),
+        backend=plan.backend(request, wanted),
+        volumes=volumes,
     )
+
+
+def _made(project: Project, entry: EntryPoint, placement: Placement) -> Mapping[str, str]:
+    """Give the files that are no input of a step since they come from it, by way of others or not.
+
+    What the steps after it made would otherwise change the key of a step that names no inputs.
+    """
+    later = graph.followers(project, entry.name) if entry.inputs is None else (entry.name,)
+    return placement.made_by(*later)
+
+
+def upstream_of(opened: Opened, node: Node, outputs: tuple[Entry, ...]) -> Upstream:
+    """Give what the steps after `node` take from it, once its outputs are known."""
+    made = opened.placement.made_by(node.entry.name) if opened.placement else {}
+    return source.Upstream(
+        outputs=outputs, patterns=node.entry.outputs or (), made=tuple(made.items())
+    )
+
+
+def _wanted(wanted: Environment | None, entry: EntryPoint, project: Project) -> Wanted | None:
+    if wanted is None:
+        return None
+    label = entry.name if entry.environment is not None else ""
+    return Wanted(environment=wanted, label=label, lockfiles=project.lockfiles)
+
+
+def _mounted(volumes: tuple[tuple[str, str, str], ...]) -> tuple[Mount, ...]:
+    return tuple(Mount(source=host, target=inside) for host, inside, _mode in volumes)
 
 
 def _identified(
@@ -145,11 +247,11 @@ def _identified(
 
 
 def _mounts(
-    entry: EntryPoint, request: Request, machine: Machine, progress: Any
+    mounts: tuple[Mount, ...], request: Request, machine: Machine, progress: Any
 ) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
     paths = machine.paths(request.caller, progress)
     keyed, watched = [], []
-    for mount in entry.mounts:
+    for mount in mounts:
         host = os.path.expanduser(mount.source)
         identity = f"version {mount.version}" if mount.version else paths.mounted(host)
         keyed.append((mount.target or mount.source, identity))
@@ -191,6 +293,17 @@ def _tree(name: str, machine: Machine) -> tuple[Entry, ...]:
         if entry.kind in ("file", "exec") and not machine.blobs.has(entry.content):
             raise BlobMissing(entry.content)
     return entries
+
+
+def answered(prepared: Prepared, machine: Machine, emit: Emit) -> tuple[RunRecord | None, str]:
+    """Answer with an earlier result, or say why there is none that serves; empty if none at all."""
+    found = look_up(prepared, machine)
+    if found.result is None:
+        return None, found.reason
+    try:
+        return reuse(prepared, found, machine, emit), ""
+    except BlobMissing as error:
+        return None, f"an output of the earlier result was lost: {error}"
 
 
 def reuse(prepared: Prepared, answer: Answer, machine: Machine, emit: Emit) -> RunRecord:
@@ -262,7 +375,7 @@ def begin(prepared: Prepared, started: int) -> RunRecord:
         run_id=request.run_id or os.urandom(16).hex(),
         status=record.RUNNING,
         project=found.project,
-        entry_point=prepared.name,
+        entry_point=prepared.entry.name,
         started_ns=started,
         key=prepared.key,
         parts=step.parts(prepared.step),
@@ -277,10 +390,35 @@ def begin(prepared: Prepared, started: int) -> RunRecord:
         tree=found.tree,
         environment=prepared.lock.digest,
         environment_kind=prepared.lock.kind,
-        backend=request.backend,
+        backend=prepared.backend,
         run_name=request.run_name,
         experiment=request.experiment_name,
         tracking={"experiment_id": request.experiment_id} if request.experiment_id else {},
+        parent_run=request.parent_run,
+    )
+
+
+def unstarted(opened: Opened, times: tuple[int, int], error: str, status: str) -> RunRecord:
+    """Give the record of a target that was never started; `times` are those of the whole run."""
+    request, found = opened.request, opened.source
+    return RunRecord(
+        run_id=request.run_id or os.urandom(16).hex(),
+        status=status,
+        project=found.project,
+        entry_point=opened.graph.target.entry.name,
+        started_ns=times[0],
+        ended_ns=times[1],
+        cause="needs",
+        error=error,
+        uri=found.uri,
+        version=found.version,
+        commit=found.commit,
+        branch=found.branch,
+        repo_url=found.repo_url,
+        dirty=found.dirty,
+        tree=found.tree,
+        run_name=request.run_name,
+        experiment=request.experiment_name,
         parent_run=request.parent_run,
     )
 
@@ -301,8 +439,11 @@ def place(
     known: dict[str, str] = {}
     if placement is prepared.placement:
         known = {entry.path: entry.content for entry in inputs_of(prepared)}
-    placement.announce(outputs, prepared.name)
-    placed = placement.place(outputs, prepared.name, known=known, since_ns=started)
+    step_name = prepared.entry.name
+    with placement.guard:
+        placement.announce(outputs, step_name)
+        placed = placement.place(outputs, step_name, known=known, since_ns=started)
+        placement.remember()
     for path in placed.conflicts:
         emit(
             Warned(
@@ -314,5 +455,4 @@ def place(
     for path, blob in placed.saved:
         text = f"`{path}` had other content, which is kept as `{machine.blobs.path(blob)}`"
         emit(Warned(step=prepared.name, text=text))
-    placement.remember()
     return len(placed.written)

@@ -5,10 +5,12 @@ ReproError                      exit
 │   ├── ProjectMissing             2  no MLproject
 │   ├── ProjectInvalid             2  its text is wrong; carries every problem found
 │   ├── EntryPointUnknown          2
+│   ├── GraphInvalid               2  steps in a circle, or two that make the same output
 │   ├── ParameterInvalid           2  missing, mistyped or impossible values
 │   ├── SourceRefused              2  a URI, version or subdirectory outside the grammar
 │   ├── SourceUnusable             2  a tree that cannot be a step's input
 │   ├── RunUnknown                 2
+│   ├── LockInvalid                2  a lock file that cannot be read, or is of a later version
 │   ├── StoreTooNew                2  written by a later version
 │   └── Unsupported                2  asked for what this version or installation lacks
 ├── ExecutionException             1  the project's own command failed; carries the run
@@ -46,9 +48,9 @@ EXIT_MEANINGS = (
     (OK, "done, or nothing to do"),
     (FAILED, "a step of the project failed"),
     (USAGE, "wrong use: flags, MLproject, parameters, URI"),
-    (STALE, "stale: `status --check` found steps that would run"),
-    (FINDINGS, "`validate` found something at or above its threshold"),
-    (DIFFERENCE, "a comparison found a difference"),
+    (STALE, "stale: a lock is missing or out of date, or `status --check` found steps to run"),
+    (FINDINGS, "`audit` or `validate` found something at or above its threshold"),
+    (DIFFERENCE, "`verify`, `diff --check` or `env verify` found a difference"),
     (ENVIRONMENT, "an environment could not be made"),
     (UNREACHABLE, "a server, remote or disk did not serve: worth a retry"),
     (BUG, "a bug of repro; a report file was saved"),
@@ -132,6 +134,12 @@ class EntryPointUnknown(UsageError):
     code = "entry-point-unknown"
 
 
+class GraphInvalid(UsageError):
+    """The steps of a project cannot be put into an order, or get into each other's way."""
+
+    code = "graph-invalid"
+
+
 class ParameterInvalid(UsageError):
     """A parameter is missing, has a value that its type refuses, or cannot reach a shell."""
 
@@ -154,6 +162,12 @@ class RunUnknown(UsageError):
     """No run has that id, or several begin with it."""
 
     code = "run-unknown"
+
+
+class LockInvalid(UsageError):
+    """A lock file cannot be read, contradicts itself, or was written by a later version."""
+
+    code = "lock-invalid"
 
 
 class StoreTooNew(UsageError):

@@ -6,7 +6,7 @@ import os
 import time
 from signal import SIGTERM
 
-from repro import engine, explain, manifest, metrics, params, step
+from repro import engine, explain, manifest, metrics, params, provenance, step
 from repro.capture import Capture, OutputRefused, Shape
 from repro.errors import Interrupted, OutputMissing, ReproError, SourceUnusable
 from repro.events import Ended, Missed, Progress, Started, Warned
@@ -96,7 +96,7 @@ def why(prepared: Prepared, machine: Machine) -> str:
 
 def reasons(prepared: Prepared, machine: Machine) -> tuple[explain.Reason, ...]:
     """Give what differs from the last executed run of the same step."""
-    earlier = machine.history.latest(prepared.source.project, prepared.name)
+    earlier = machine.history.latest(prepared.source.project, prepared.entry.name)
     if earlier is None:
         return ()
 
@@ -111,7 +111,7 @@ def reasons(prepared: Prepared, machine: Machine) -> tuple[explain.Reason, ...]:
 
 def first_reason(prepared: Prepared, machine: Machine) -> str:
     """Say why a step runs whose key has not changed."""
-    earlier = machine.history.latest(prepared.source.project, prepared.name)
+    earlier = machine.history.latest(prepared.source.project, prepared.entry.name)
     if earlier is None:
         return f"first run of `{prepared.name}` in this project"
     if earlier.status == FINISHED:
@@ -177,7 +177,9 @@ class _Execution:
             os.makedirs(folder, mode=0o700)
         tree = self.prepared.tree
         self.inputs = self._selected()
-        tree.materialize(self.inputs, self.room.work)
+        supplied = {entry.path for entry in self.prepared.chosen.supplied}
+        tree.materialize([e for e in self.inputs if e.path not in supplied], self.room.work)
+        self.machine.blobs.write(self.prepared.chosen.supplied, self.room.work)
         tree.remember()
         self.machine.blobs.put(manifest.encode(self.inputs))
         for mount in self.prepared.entry.mounts:
@@ -222,6 +224,12 @@ class _Execution:
             variables=self._variables(realized, receiver.variables),
             folder=self.room.work,
             timeout_ms=prepared.request.timeout_ms or prepared.entry.timeout_ms,
+            base=self.room.base,
+            image=realized.image,
+            binds=self._binds(),
+            container=tuple(prepared.request.container.items()),
+            network=prepared.entry.network,
+            resources=prepared.entry.resources,
         )
         try:
             self.emit(
@@ -237,9 +245,24 @@ class _Execution:
         if self.end.code == 0:
             self.outputs = self._captured(capture)
 
+    def _binds(self) -> tuple[tuple[str, str, str], ...]:
+        """Give what a container sees of this machine beside the private folders of the step."""
+        caller = self.prepared.request.caller or os.getcwd()
+        volumes = [
+            (os.path.abspath(os.path.join(caller, os.path.expanduser(host))), inside, mode)
+            for host, inside, mode in self.prepared.volumes
+        ]
+        seen = [os.path.expanduser(mount.source) for mount in self.prepared.entry.mounts]
+        seen += [path for path, _identity in self.prepared.host_paths if path not in seen]
+        known = {os.path.abspath(host) for host, _inside, _mode in volumes}
+        return (
+            *volumes,
+            *((path, path, "ro") for path in seen if os.path.abspath(path) not in known),
+        )
+
     def _waited(self, job: Job) -> JobEnd:
         assert self.log is not None  # noqa: S101  (made just before)
-        submitted = self.machine.backend(self.prepared.request.backend).submit(job, self.log.sink)
+        submitted = self.machine.backend(self.prepared.backend).submit(job, self.log.sink)
         self.machine.watch(self.record.run_id, submitted)
         try:
             return submitted.wait()
@@ -257,11 +280,13 @@ class _Execution:
         path = ":".join(realized.path)
         if prepared.lock.kind != "local":
             path = f"{path}:{PATH}" if path else PATH
+        # an image knows best where its programs are
+        paths = {} if realized.image else {"PATH": path or PATH}
         return {
             **step.SETTINGS,
             "HOME": self.room.home,
             "TMPDIR": self.room.temporary,
-            "PATH": path or PATH,
+            **paths,
             **realized.variables,
             **tracking,
             **prepared.step.variables,
@@ -375,6 +400,7 @@ class _Execution:
         if problem:
             self.note(f"the result is not kept for reuse: {problem}")
             return
+        statement = self.machine.blobs.put(self._statement())
         self.machine.blobs.sync()
         self.machine.results.put(
             Result(
@@ -402,8 +428,21 @@ class _Execution:
                     "sandbox": run.sandbox,
                     "started_ns": run.started_ns,
                 },
+                provenance=statement,
             )
         )
+
+    def _statement(self) -> bytes:
+        """Attest where the result comes from."""
+        run = self.record
+        made = provenance.Made(
+            run=run,
+            parts=run.parts,
+            outputs=self.outputs,
+            artifacts=self.machine.tree_of(run.artifacts) or (),
+            lock=self.prepared.lock,
+        )
+        return provenance.encode(provenance.statement(made))
 
     def _unfit(self) -> str:
         """Say why a good result must not serve another run, or nothing."""
@@ -430,9 +469,10 @@ class _Execution:
             engine.place(
                 prepared, self.outputs, placement, (machine, self.record.started_ns, self.emit)
             )
-            placement.settle()
-            placement.remember()
-            if not prepared.request.output:
+            if prepared.alone or prepared.request.output:
+                placement.settle()
+                placement.remember()
+            if prepared.alone and not prepared.request.output:
                 machine.rescan(prepared.request)
 
     def _settle_after(self, error: BaseException) -> None:

@@ -7,10 +7,9 @@ import sys
 import time
 
 from repro import location, manifest
-from repro.errors import SourceRefused, Unsupported, UsageError
+from repro.errors import SourceRefused, UsageError
 from repro.events import Warned
 from repro.source import Source
-from repro.spec import PythonEnvironment
 from repro.store.blobs import BlobMissing, Blobs
 from repro.store.history import History
 from repro.store.home import Home, cache_home, data_home
@@ -18,6 +17,7 @@ from repro.store.locks import Locks
 from repro.store.memos import Memos
 from repro.store.placement import Placement
 from repro.store.results import Results
+from repro.supply import Supply
 from repro.system import files
 from repro.value import replace
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from repro.events import Emit
     from repro.location import Location
     from repro.lock import EnvironmentLock
+    from repro.locking import Wanted
     from repro.manifest import Entry
     from repro.plan import Request
     from repro.ports import (
         Backend,
-        Environments,
         Paths,
         Realized,
         Receiver,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         Tree,
     )
     from repro.record import RunRecord
-    from repro.spec import Environment, Project
+    from repro.spec import Project
     from repro.store.results import Result
 
     Tell = Callable[[str], None]
@@ -85,9 +85,10 @@ class Machine:
         self.results = Results(self.home)
         self.memos = Memos(self.home)
         self.locks = Locks(self.home)
+        self.supply = Supply(self.home, self.locks, environ, looks_only=looks_only)
         self.history = History(data_home(environ), self._warn)
         self.jobs: dict[str, SubmittedJob] = {}
-        self.cancelled = False
+        self._state = {"cancelled": False}
         self._tracking: Tracking | None = None
 
     def _warn(self, text: str) -> None:
@@ -96,6 +97,26 @@ class Machine:
     def now_ns(self) -> int:
         """Give the time."""
         return time.time_ns()
+
+    def another(self) -> Machine:
+        """Give a machine for another thread: what it runs is cancelled together with ours."""
+        made = Machine(self.environ, self.emit, looks_only=self.looks_only)
+        made.jobs, made._state = self.jobs, self._state
+        return made
+
+    @property
+    def cancelled(self) -> bool:
+        """Say whether nothing more is to be started."""
+        return self._state["cancelled"]
+
+    @cancelled.setter
+    def cancelled(self, value: bool) -> None:
+        self._state["cancelled"] = value
+
+    def cancel_jobs(self) -> None:
+        """End everything that runs now."""
+        for job in list(self.jobs.values()):
+            job.cancel()
 
     def close(self) -> None:
         """Remove the private files of this process and close the history."""
@@ -306,78 +327,23 @@ class Machine:
     # -- environments
 
     def lock(
-        self, wanted: Environment | None, tree: Tree, progress: Tell, *, anew: bool = False
+        self, wanted: Wanted | None, tree: Tree, progress: Tell, how: str = ""
     ) -> EnvironmentLock:
-        """Give the lock of an environment: the caller's own, a known one, or a new one.
-
-        A machine that only looks does not build packages of a project: that would run its code.
-        Raises Unsupported then.
-        """
-        if wanted is None:
-            lock = self._bare().lock(PythonEnvironment(), progress)
-            self.locks.keep("", lock)
-            return lock
-        name = self._request(wanted)
-        known = None if anew else self.locks.of_request(name)
-        if known is None:
-            needs_files = isinstance(wanted, PythonEnvironment) and wanted.is_bound
-            if self.looks_only and isinstance(wanted, PythonEnvironment) and wanted.directories:
-                raise Unsupported(
-                    "the environment holds a package of the project, which only a run builds",
-                    hints=["run the step once; its environment is known then"],
-                )
-            known = self._python(self._root(tree, needed=needs_files)).lock(wanted, progress)
-            self.locks.keep(name, known)
-        return known
+        """Give the lock of an environment: the caller's own, a known one, or a new one."""
+        return self.supply.lock(wanted, tree, progress, how)
 
     def realize(self, lock: EnvironmentLock, tree: Tree, progress: Tell) -> Realized:
         """Make an environment, or find it made."""
-        if lock.kind == "local":
-            return self._bare().realize(lock, progress)
-        needs_files = any(a.url and "://" not in a.url for a in lock.artifacts)
-        return self._python(self._root(tree, needed=needs_files)).realize(lock, progress)
-
-    def _root(self, tree: Tree, *, needed: bool) -> str:
-        """Give a folder with the files of a project, written for the occasion if it is needed."""
-        found = tree.source
-        if found.root or not needed:
-            return found.root
-        folder = os.path.join(self.home.scratch(), f"source-{found.tree[:16]}")
-        if not os.path.isdir(folder):
-            tree.materialize(tree.entries(), folder)
-        return folder
-
-    def _request(self, wanted: Environment) -> str:
-        """Name what is asked for: an unsaid Python version is that of this interpreter."""
-        from repro import digest, value
-
-        plain = value.dump(wanted)
-        plain["source"] = ""
-        plain["python"] = plain["python"] or ".".join(str(n) for n in sys.version_info[:3])
-        sdists = self.environ.get("REPRO_SDISTS", "")
-        return digest.of_value("repro/request", [plain, self.platform, sdists])
-
-    def _python(self, root: str) -> Environments:
-        from repro.environments.python import Python
-
-        return Python(
-            home=self.home.root,
-            environ=self.environ,
-            tool=self.environ.get("REPRO_TOOL", "auto"),
-            sdists=self.environ.get("REPRO_SDISTS", "") == "1",
-            root=root,
-        )
-
-    def _bare(self) -> Environments:
-        from repro.environments.bare import Local
-
-        return Local(home=self.home.root, environ=self.environ)
+        return self.supply.realize(lock, tree, progress)
 
     # -- running
 
     def backend(self, name: str) -> Backend:
-        """Give the place where steps run."""
-        del name  # checked by the plan: there is one
+        """Give the place where steps run. The plan has checked that there is one."""
+        if name == "docker":
+            from repro.backends.docker import Docker
+
+            return Docker(self.environ)
         from repro.backends.local import Local
 
         return Local()

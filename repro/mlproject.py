@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from repro.decode import Node
-    from repro.spec import Environment
+    from repro.spec import Environment, Need
 
     Reader = Callable[[str], bytes | None]
 
@@ -247,15 +247,20 @@ class _Decoder:
             return None
         for key in ("docker_env", "python_env", "conda_env", "uv_env", "renv_env"):
             value = node.get(key)
-            if value is not None and (value.value or value.items()):
+            if value is not None and (value.value or value.items() or key == "uv_env"):
                 return self._of_key(key, value)
         return None
 
     def _of_key(self, key: str, node: Node) -> Environment | None:
         if key == "docker_env":
             return self._docker(node)
-        if key in ("uv_env", "renv_env"):
+        if key == "renv_env":
             return OtherEnvironment(key=key, value=node.text)
+        if key == "uv_env":
+            named = node.text if node.value is not None else ""
+            found, problems = requirements.uv_env(named, self.document.where(node), self.read)
+            self.problems += problems
+            return found
         data = self.read(node.text)
         if data is None:
             self.add(
@@ -311,7 +316,8 @@ class _Decoder:
         declared = tuple(
             self._parameter(k, n, path) for k, n in (parameters.items() if parameters else [])
         )
-        self._check_command(path, command, declared)
+        needs = tuple(extensions.need(item) for item in extensions.items(node.get("needs")))
+        self._check_command(path, command, declared, needs)
         timeout = node.get("timeout")
         retries = node.get("retries")
         return EntryPoint(
@@ -321,7 +327,7 @@ class _Decoder:
             description=extensions.text(node.get("description")),
             inputs=extensions.globs(node.get("inputs")),
             outputs=extensions.globs(node.get("outputs")),
-            needs=tuple(extensions.need(item) for item in extensions.items(node.get("needs"))),
+            needs=needs,
             metrics=extensions.texts(node.get("metrics")),
             env=extensions.mapping(node.get("env")),
             pass_env=extensions.texts(node.get("pass_env")),
@@ -391,7 +397,9 @@ class _Decoder:
 
     # -- commands
 
-    def _check_command(self, path: str, command: Node, declared: tuple[Parameter, ...]) -> None:
+    def _check_command(
+        self, path: str, command: Node, declared: tuple[Parameter, ...], needs: tuple[Need, ...]
+    ) -> None:
         template = params.parse(command.text)
         for offset, message, hint in template.problems:
             self._at_offset(f"{path}.command: {message}", command, offset, hint)
@@ -403,9 +411,11 @@ class _Decoder:
                 hint = f"declare it below `parameters:`: `{name}: string`"
                 hint = f"a similar parameter exists: `{near}`" if near else hint
                 self._at_offset(f"{path}.command: no parameter `{name}`", command, offset, hint)
+        passed_on = " ".join(text for need in needs for text in need.parameters.values())
         used = set(template.names)
         for parameter in declared:
-            if parameter.name not in used and not parameter.flag:
+            is_used = parameter.name in used or f"{{{parameter.name}}}" in passed_on
+            if not is_used and not parameter.flag:
                 message = f"{path}.parameters.{parameter.name}: the command does not use it"
                 where = Where(file=self.document.file, line=parameter.line)
                 self.problems.append(

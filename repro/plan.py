@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     from repro.spec import Environment, Project
 
 MANAGERS = ("local", "virtualenv", "uv", "conda")
+BACKENDS = ("local", "docker")
 
 
 class Request(Value):
     """What a user asks for, in MLflow's words.
 
     `parameters` are raw. `env_manager` is empty for the project's own kind. `use_results` and
-    `keep_result` are the two halves of caching: reading and writing. `relock` resolves the
-    environment again. `output` is a folder for the outputs, empty for the project's own. `caller`
-    is the folder that relative paths of the user start from.
+    `keep_result` are the two halves of caching: reading and writing. `locking` says what becomes
+    of a lock that is out of date, as in `repro.locking`. `container` are options of the container
+    engine, by name; None stands for a flag. `output` is a folder for the outputs, empty for the
+    project's own. `caller` is the folder that relative paths of the user start from.
     """
 
     uri: str
@@ -52,7 +54,21 @@ class Request(Value):
     experiment_id: str = ""
     parent_run: str = ""
     timeout_ms: int = 0
-    relock: bool = False
+    locking: str = ""
+    container: Mapping[str, str | None] = {}
+
+
+class Course(Value):
+    """How the steps of a run are gone through.
+
+    `jobs` is how many may be executed at once. With `keep_going`, a failure stops only what needs
+    the failed step. `again` are steps that are executed whatever results there are, with all
+    that comes after them.
+    """
+
+    jobs: int = 1
+    keep_going: bool = False
+    again: tuple[str, ...] = ()
 
 
 def entry_point(project: Project, name: str, shell: str) -> EntryPoint:
@@ -111,10 +127,7 @@ def environment(project: Project, entry: EntryPoint, manager: str) -> Environmen
         )
     wanted = entry.environment or project.environment or PythonEnvironment()
     if isinstance(wanted, DockerEnvironment):
-        raise Unsupported(
-            "this project runs in docker, which this version cannot do yet",
-            hints=["remove `docker_env`, or give the entry point a `python_env` of its own"],
-        )
+        return wanted  # as MLflow: an image is not another kind of the same environment
     if manager == "local":
         return None
     if isinstance(wanted, PythonEnvironment) and manager == "conda":
@@ -127,34 +140,36 @@ def environment(project: Project, entry: EntryPoint, manager: str) -> Environmen
             f"the project asks for `{wanted.key}`, an environment that repro cannot make",
             hints=["give it a `python_env`, or run it in your own with `--env-manager local`"],
         )
-    if isinstance(wanted, CondaEnvironment) and manager in ("virtualenv", "uv"):
+    if isinstance(wanted, CondaEnvironment) and (
+        wanted.python is None or manager in ("virtualenv", "uv")
+    ):
         if wanted.python is None:
             raise UsageError(f"`{wanted.file}` is no conda environment that can be read")
         return wanted.python
-    if isinstance(wanted, CondaEnvironment):
-        raise Unsupported(
-            f"`{wanted.file}` is a conda environment, which this version cannot make yet",
-            hints=[
-                "`--env-manager virtualenv` takes its Python version and its `pip:` part",
-                "`--env-manager local` runs it in your own environment",
-            ],
-        )
     return wanted
+
+
+def backend(request: Request, wanted: Environment | None) -> str:
+    """Name the backend that runs a step: an image needs docker, as `local` does in MLflow."""
+    if request.backend == "local" and isinstance(wanted, DockerEnvironment):
+        return "docker"
+    return request.backend
 
 
 def check(request: Request, project: Project, entry: EntryPoint) -> None:
     """Refuse what cannot be done, before anything is fetched, made or recorded."""
+    in_docker = isinstance(entry.environment or project.environment, DockerEnvironment)
+    if request.container and not in_docker:
+        raise UsageError(
+            "options for docker were given, and the project has no `docker_env`",
+            hints=["leave out `--docker-args`"],
+        )
     if project.spark_job is not None and request.backend == "local":
         raise Unsupported("a databricks_spark_job project runs on Databricks only")
-    if request.backend != "local":
+    if request.backend not in BACKENDS:
         raise Unsupported(
-            f"no backend `{request.backend}` in this version", hints=["backends: local"]
-        )
-    if entry.needs:
-        names = ", ".join(f"`{need.step}`" for need in entry.needs)
-        raise Unsupported(
-            f"entry point `{entry.name}` needs {names} first, which this version does not arrange",
-            hints=["run them one after the other and remove `needs:`"],
+            f"no backend `{request.backend}` in this version",
+            hints=[f"backends: {', '.join(BACKENDS)}"],
         )
     level = request.sandbox or entry.sandbox or "none"
     if level != "none":
@@ -164,6 +179,43 @@ def check(request: Request, project: Project, entry: EntryPoint) -> None:
         )
     if request.experiment_name and request.experiment_id:
         raise UsageError("give either an experiment name or an experiment id, not both")
+
+
+def environment_variables(wanted: Environment | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """Give the variables that an environment sets for its steps.
+
+    As MLflow, docker's are pairs, or names whose values are the caller's. Raises UsageError for a
+    name that is not set.
+    """
+    if isinstance(wanted, CondaEnvironment):
+        return dict(wanted.variables)
+    if not isinstance(wanted, DockerEnvironment):
+        return {}
+    missing = [name for name, text in wanted.environment if text is None and name not in environ]
+    if missing:
+        raise UsageError(
+            f"docker_env passes on the variable `{missing[0]}`, which is not set",
+            hints=[f'set it, or give it a value: `- ["{missing[0]}", "..."]`'],
+        )
+    return {name: environ[name] if text is None else text for name, text in wanted.environment}
+
+
+def volumes(wanted: Environment | None) -> tuple[tuple[str, str, str], ...]:
+    """Give the volumes of a docker_env as (path here, path inside, `ro` or `rw`).
+
+    Raises UsageError for one that is not `PATH:PATH` or `PATH:PATH:MODE`.
+    """
+    found = []
+    for text in wanted.volumes if isinstance(wanted, DockerEnvironment) else ():
+        host, _, rest = text.partition(":")
+        inside, _, mode = rest.partition(":")
+        if not host or not inside.startswith("/") or mode not in ("", "ro", "rw"):
+            raise UsageError(
+                f"docker_env: the volume `{text}` is not `PATH:PATH`, with `:ro` or `:rw`",
+                hints=["write `- /data/here:/data/inside:ro`"],
+            )
+        found.append((host, inside, mode or "rw"))
+    return tuple(found)
 
 
 def variables(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from repro.spec import Resources
 from repro.value import Value
 
 TYPE_CHECKING = False
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
     from repro.events import Emit
     from repro.lock import EnvironmentLock
+    from repro.locking import Wanted
     from repro.manifest import Entry
     from repro.params import Argument
     from repro.plan import Request
@@ -28,12 +30,37 @@ if TYPE_CHECKING:
     Progress = Callable[[str], None]
 
 
+class Confinement(Value):
+    """What a job may see, write and reach beside the system.
+
+    `level` is `none`, `mounts` (files), or `hermetic` (also no network). Under every level but
+    `none`, `writable` are the only folders that can be written to, and `temporary`, one of them,
+    is what `/tmp` shows; `readable` are (path, path inside), of files or folders, the two being
+    the same but for means that can show things elsewhere. Without a `network`, nothing answers
+    but `port` of the loopback interface.
+    """
+
+    level: str = "none"
+    writable: tuple[str, ...] = ()
+    temporary: str = ""
+    readable: tuple[tuple[str, str], ...] = ()
+    network: bool = True
+    port: int = 0
+
+
 class Job(Value):
     """What a backend starts: one command, complete, with nothing left to decide.
 
     `argv` is never joined into a shell text. `variables` are the whole environment of the
     command. `folder` is its working directory. `timeout_ms` 0 means no limit. `grace_ms` is the
     time between asking a process tree to end and ending it.
+
+    What follows is for backends that isolate: `base` is the folder that holds everything private
+    of the job, `folder` among it; `image` is the image to run in (its id, or a reference by
+    digest), `binds` are (host path, path inside, `ro` or `rw`), `container` the caller's own
+    options for the engine as (name, value), a value of None being a flag. `network` False means
+    none but what `variables` point to on the loopback interface. `confinement` is for processes
+    of this machine.
     """
 
     run_id: str
@@ -42,6 +69,42 @@ class Job(Value):
     folder: str
     timeout_ms: int = 0
     grace_ms: int = 5000
+    base: str = ""
+    image: str = ""
+    binds: tuple[tuple[str, str, str], ...] = ()
+    container: tuple[tuple[str, str | None], ...] = ()
+    network: bool = True
+    resources: Resources = Resources()
+    confinement: Confinement = Confinement()
+
+
+class LockRequest(Value):
+    """What is to be locked, and how.
+
+    `platforms` are conda's names, such as `linux-64`; none means this machine's. `keep` are
+    earlier locks of the same request: what still satisfies stays as it was, except for the names
+    in `upgrade` (`*` is all). `exclude_newer` is a date (RFC 3339); younger packages are not
+    taken.
+    """
+
+    environment: Environment
+    platforms: tuple[str, ...] = ()
+    keep: tuple[EnvironmentLock, ...] = ()
+    upgrade: tuple[str, ...] = ()
+    exclude_newer: str = ""
+
+
+class Unmet(Value):
+    """One thing that a lock does not give as its request asks: what was asked, and why not.
+
+    `code` is that of the audit rule: `D01` not in the lock, `D02` not satisfied, `D04` a package
+    of the lock needs what is not in it, `D05` other channels or index, `D06` conda and pip
+    disagree, `D07` another Python.
+    """
+
+    code: str
+    entry: str
+    why: str
 
 
 class JobEnd(Value):
@@ -123,17 +186,29 @@ if TYPE_CHECKING:
 
         kind: str
 
-        def lock(self, request: Environment, progress: Progress) -> EnvironmentLock:
-            """Resolve `request` for this machine. Raises EnvironmentFailed with the reason."""
+        def lock(self, request: LockRequest, progress: Progress) -> tuple[EnvironmentLock, ...]:
+            """Resolve a request; give one lock for each platform, in the order asked for.
+
+            The same request gives the same locks on every machine. Raises EnvironmentFailed with
+            the resolver's reason, InterpreterMissing or Unreachable.
+            """
+
+        def unmet(self, wanted: Environment, lock: EnvironmentLock) -> tuple[Unmet, ...]:
+            """Say what of a request its lock does not satisfy. Nothing is resolved or fetched."""
 
         def realize(self, lock: EnvironmentLock, progress: Progress) -> Realized:
             """Make what `lock` says, once, however many processes ask; give how to enter it."""
 
     class Realized(Protocol):
-        """An environment that is there. Its use is announced until `release`."""
+        """An environment that is there. Its use is announced until `release`.
+
+        `image` is the id of the image to run in, empty for what runs on the machine itself.
+        """
 
         variables: Mapping[str, str]
         path: tuple[str, ...]
+        prefix: str
+        image: str
 
         def release(self) -> None:
             """Say that nothing runs in it any more."""
@@ -241,9 +316,9 @@ if TYPE_CHECKING:
             """Give what finds files by path, relative ones from `caller`."""
 
         def lock(
-            self, wanted: Environment | None, tree: Tree, progress: Progress, *, anew: bool = False
+            self, wanted: Wanted | None, tree: Tree, progress: Progress, how: str = ""
         ) -> EnvironmentLock:
-            """Give the lock of an environment, made now if there is none, or with `anew`."""
+            """Give the lock of an environment, None being the caller's own; as `Locker.lock`."""
 
         def realize(self, lock: EnvironmentLock, tree: Tree, progress: Progress) -> Realized:
             """Make an environment."""
@@ -256,6 +331,12 @@ if TYPE_CHECKING:
 
         def mirrored(self, record: RunRecord, result: Result) -> RunRecord:
             """Show a reused result on the tracking server, if there is one."""
+
+        def cancel_jobs(self) -> None:
+            """End everything that runs now."""
+
+        def close(self) -> None:
+            """Remove private files."""
 
         def watch(self, run_id: str, job: SubmittedJob | None) -> None:
             """Tell which job a run is at, so that it can be cancelled; None when it has ended."""

@@ -70,8 +70,8 @@ def run(  # noqa: PLR0913, PLR0917  (the signature of mlflow.projects.run)
     """
     if experiment_name and experiment_id:
         raise UsageError("Specify only one of 'experiment_name' or 'experiment_id'.")
-    if docker_args or build_image or docker_auth:
-        raise Unsupported("docker is not available in this version")
+    if build_image or docker_auth:
+        raise Unsupported("`build_image` and `docker_auth` are not available in this version")
     del backend_config  # the local backend has no settings
     request = Request(
         uri=os.fspath(uri),
@@ -87,6 +87,7 @@ def run(  # noqa: PLR0913, PLR0917  (the signature of mlflow.projects.run)
         experiment_id="" if experiment_id is None else str(experiment_id),
         parent_run=_active_run(),
         caller=os.getcwd(),
+        container=_container(docker_args or {}),
     )
     submitted = api.submit(request, synchronous=synchronous, emit=Echo())
     if synchronous and not submitted.wait():
@@ -127,6 +128,15 @@ class Echo:
             stream.flush()
             raw.write(data)
         stream.flush()
+
+
+def _container(docker_args: Mapping[str, Any]) -> dict[str, str | None]:
+    """Give options of the container engine as the request takes them: True stands for a flag."""
+    return {
+        str(name): None if value is True else str(value)
+        for name, value in docker_args.items()
+        if value is not False and value is not None
+    }
 
 
 def _checked(run_id: str) -> str:

@@ -1,20 +1,21 @@
-"""Which packages an environment asks for: python_env and requirements files, conda's pip part."""
+"""Which packages an environment asks for: python_env and requirements files, uv projects."""
 
 from __future__ import annotations
 
 import posixpath
 import re
 
+from repro import digest
 from repro.decode import Document, nearest
-from repro.errors import Problem, ProjectInvalid, Where
+from repro.errors import Problem, Where
 from repro.spec import PythonEnvironment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
     from repro.decode import Node
-    from repro.spec import CondaEnvironment
 
     Reader = Callable[[str], bytes | None]
 
@@ -23,6 +24,11 @@ COMMENT = re.compile(r"(^|\s)#.*$")
 LOCAL = re.compile(r"^(\.{1,2}(/|$|\[)|file:(?!//)|[^\s:@=<>!~;]+/[^\s:@]*$)")
 FOLLOWED = ("-r", "--requirement", "-c", "--constraint", "-e", "--editable")
 MAX_FILES = 50
+HASHED = re.compile(r"\s--hash[=\s]")
+VERSION = re.compile(r"[0-9]+(\.[0-9]+)*$")
+PYPROJECT, UV_LOCK, UV_PYTHON = "pyproject.toml", "uv.lock", ".python-version"
+UV_ONLY = ("sources", "index", "override-dependencies", "workspace", "conflicts", "environments")
+"""Settings of a uv project that only a `uv.lock` says the outcome of."""
 
 
 class Lines:
@@ -35,6 +41,7 @@ class Lines:
         self.constraints: list[str] = []
         self.options: list[str] = []
         self.directories: list[tuple[str, str]] = []
+        self.pinned: list[tuple[str, str]] = []
         self.problems: list[Problem] = []
         self.seen: set[str] = set()
 
@@ -63,8 +70,14 @@ class Lines:
             message = f"there is no file `{path}`"
             self.problems.append(Problem(code="environment-file", message=message, where=where))
             return
-        text = data.decode("utf-8-sig", "replace").replace("\\\r\n", "").replace("\\\n", "")
-        for number, line in enumerate(text.splitlines(), 1):
+        text = data.decode("utf-8-sig", "replace")
+        if HASHED.search(text):
+            self.pinned.append((path, digest.of_bytes(data)))
+        self.add_text(text, path, constraint=constraint)
+
+    def add_text(self, text: str, path: str, *, constraint: bool = False) -> None:
+        """Take the text of a requirements file that stands at `path`."""
+        for number, line in _logical(text):
             place = Where(file=path, line=number, text=line[:200])
             self.add(line, place, posixpath.dirname(path), constraint=constraint)
 
@@ -139,45 +152,147 @@ def python_env(file: str, data: bytes, read: Reader) -> tuple[PythonEnvironment,
             constraints=(*build.constraints, *run.constraints),
             options=tuple(dict.fromkeys((*build.options, *run.options))),
             directories=(*build.directories, *run.directories),
+            pinned=tuple(dict.fromkeys((*build.pinned, *run.pinned))),
             source=file,
         ),
         problems,
     )
 
 
-def from_conda(environment: CondaEnvironment, read: Reader) -> tuple[PythonEnvironment, list[str]]:
-    """Give the Python part of a conda file, and the conda packages that it leaves out.
+def uv_env(
+    named: str, where: Where, read: Reader
+) -> tuple[PythonEnvironment | None, list[Problem]]:
+    """Decode the uv project that `uv_env` names: its folder or its `pyproject.toml`.
 
-    As MLflow with `--env-manager virtualenv`: the version of Python and the `pip:` entries.
-    Raises ProjectInvalid where the file is no conda environment.
+    What it asks for are its dependencies and default groups; a `uv.lock` beside it says which
+    versions to take.
     """
-    document = Document(environment.file, environment.text.encode())
-    root = document.root()
-    python, dropped = "", []
-    lines = Lines(read)
-    dependencies = root.get("dependencies")
-    for item in dependencies.value if dependencies and dependencies.kind == "sequence" else []:
-        if item.kind == "mapping":
-            _dependencies(document, item.get("pip"), lines)
-        elif match := re.fullmatch(
-            r"python\s*(?:==?|>=|<=)\s*([0-9.]+)(?:\.\*)?(?:=.*)?", item.text
-        ):
-            python = match[1].rstrip(".")
-        elif not re.match(r"(pip|setuptools|wheel|python)\b", item.text):
-            dropped.append(item.text)
-    if lines.problems:
-        raise ProjectInvalid(lines.problems)
-    return (
-        PythonEnvironment(
-            python=python,
-            requirements=tuple(lines.requirements),
-            constraints=tuple(lines.constraints),
-            options=tuple(lines.options),
-            directories=tuple(lines.directories),
-            source=environment.file,
+    folder = posixpath.normpath(named or ".")
+    if posixpath.basename(folder) == PYPROJECT:
+        folder = posixpath.dirname(folder) or "."
+    if folder.startswith(("/", "..")):
+        hint = "the uv project must be part of this one"
+        message = f"uv_env: `{named}` lies outside of the project"
+        return None, [Problem(code="environment-path", message=message, where=where, hint=hint)]
+    file = posixpath.normpath(posixpath.join(folder, PYPROJECT))
+    data = read(file)
+    if data is None:
+        message = f"uv_env: there is no file `{file}` in the project"
+        hint = "name the folder of a `pyproject.toml`, relative to the MLproject file"
+        return None, [Problem(code="environment-file", message=message, where=where, hint=hint)]
+    try:
+        return _uv_project(folder, file, data, read), []
+    except ValueError as error:
+        message = f"uv_env: `{file}` cannot be used: {error}"
+        return None, [Problem(code="uv-env", message=message, where=Where(file=file))]
+
+
+def _uv_project(folder: str, file: str, data: bytes, read: Reader) -> PythonEnvironment:
+    """Read a uv project. Raises ValueError with the reason."""
+    lock = posixpath.normpath(posixpath.join(folder, UV_LOCK))
+    locked = read(lock)
+    whole, told = _toml(data), {} if locked is None else _toml(locked)
+    project, settings = _table(whole, "project"), _table(_table(whole, "tool"), "uv")
+    only = [name for name in UV_ONLY if name in settings]
+    if locked is None and only:
+        raise ValueError(f"`tool.uv.{only[0]}` needs a `{UV_LOCK}`, which `uv lock` writes")
+    python = (read(posixpath.normpath(posixpath.join(folder, UV_PYTHON))) or b"").decode().strip()
+    packages = [folder] if "build-system" in whole and settings.get("package", True) else []
+    if locked is not None:
+        packages = [posixpath.normpath(posixpath.join(folder, path)) for path in _sources(told)]
+    if any(path.startswith(("/", "..")) for path in packages):
+        raise ValueError("it needs a local package that lies outside of the project")
+    wanted = _texts(project.get("dependencies", []), "project.dependencies")
+    return PythonEnvironment(
+        python=python if VERSION.match(python) else str(project.get("requires-python", "")),
+        requirements=(*wanted, *_groups(whole, settings)),
+        constraints=(
+            *_texts(settings.get("constraint-dependencies", []), "tool.uv"),
+            *_pins(told),
         ),
-        dropped,
+        directories=tuple((path, "") for path in packages),
+        uv_project=folder,
+        pinned=() if locked is None else ((lock, digest.of_bytes(locked)),),
+        source=file,
     )
+
+
+def _toml(data: bytes) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(data.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _sources(locked: dict[str, Any]) -> list[str]:
+    """Give the folders of the packages that a `uv.lock` takes from folders."""
+    found = []
+    for package in _list_of(locked, "package"):
+        source = _table(package, "source")
+        found += [str(source[kind]) for kind in ("editable", "directory") if kind in source]
+    return found
+
+
+def _pins(locked: dict[str, Any]) -> Iterator[str]:
+    """Give the versions that a `uv.lock` says, so that another lock can be compared with it."""
+    for package in _list_of(locked, "package"):
+        name, version = _table({"": package}, "").get("name"), package.get("version")
+        if version and "registry" in _table(package, "source"):
+            where = " or ".join(f"({one})" for one in _list_of(package, "resolution-markers"))
+            yield f"{name}=={version} ; {where}" if where else f"{name}=={version}"
+
+
+def _groups(whole: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """Give what the dependency groups ask for that uv installs without being told."""
+    groups = _table(whole, "dependency-groups")
+    chosen = settings.get("default-groups", ["dev"])
+    names = list(groups) if chosen == "all" else [*_texts(chosen, "tool.uv.default-groups")]
+    found = [*_texts(settings.get("dev-dependencies", []), "tool.uv.dev-dependencies")]
+    seen = set()
+    while names:
+        name = names.pop()
+        for entry in _list_of(groups, name) if name not in seen else []:
+            if isinstance(entry, dict):
+                names.append(str(entry.get("include-group", "")))
+            else:
+                found.append(str(entry))
+        seen.add(name)
+    return found
+
+
+def _table(value: Any, key: str) -> dict[str, Any]:
+    found = value.get(key, {}) if isinstance(value, dict) else {}
+    if not isinstance(found, dict):
+        raise ValueError(f"`{key}` is no table")  # noqa: TRY004  (one kind of error for all)
+    return found
+
+
+def _list_of(value: dict[str, Any], key: str) -> list[Any]:
+    found = value.get(key, [])
+    if not isinstance(found, list):
+        raise ValueError(f"`{key}` is no list")  # noqa: TRY004  (one kind of error for all)
+    return found
+
+
+def _texts(value: Any, key: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"`{key}` is no list of texts")
+    return value
+
+
+def _logical(text: str) -> Iterator[tuple[int, str]]:
+    """Give the lines of a requirements file with their numbers, continued ones as one."""
+    begun, start = "", 1
+    for number, line in enumerate(text.splitlines(), 1):
+        start = start if begun else number
+        begun += line.removesuffix("\\")
+        if not line.endswith("\\"):
+            yield start, begun
+            begun = ""
+    if begun:
+        yield start, begun
 
 
 def _dependencies(document: Document, node: Node | None, lines: Lines) -> None:

@@ -39,14 +39,18 @@ class Source(Value):
 class Selection(Value):
     """Which files of a tree are the inputs of one step.
 
-    `inputs` and `outputs` are the declared globs. `made` are the files that earlier runs of this
-    very step made and that still are as they were made: (path, content). A step never sees its
-    own results, or every run would change its own key.
+    `inputs` and `outputs` are the declared globs. `hidden` are files that are no input unless
+    `inputs` names them: the lock files, whose part in the key is the environment. `made` are the
+    files that earlier runs of this very step made and that still are as they were made: (path,
+    content). A step never sees its own results, or every run would change its own key. `supplied`
+    are the outputs of the steps before it: they come from those, whatever stands in the tree.
     """
 
     inputs: tuple[str, ...] | None = None
     outputs: tuple[str, ...] | None = None
+    hidden: tuple[str, ...] = ()
     made: tuple[tuple[str, str], ...] = ()
+    supplied: tuple[Entry, ...] = ()
 
     @property
     def name(self) -> str:
@@ -56,14 +60,54 @@ class Selection(Value):
             [
                 None if self.inputs is None else list(self.inputs),
                 None if self.outputs is None else list(self.outputs),
+                list(self.hidden),
                 [list(pair) for pair in self.made],
+                [[e.path, e.kind, e.content] for e in self.supplied],
             ],
         )
 
 
-def selection(entry: EntryPoint, made: Mapping[str, str]) -> Selection:
+class Upstream(Value):
+    """What a step takes from one before it: its outputs, and which files are known to be its own.
+
+    `patterns` are its declared outputs, `made` what earlier runs of it left in the tree.
+    """
+
+    outputs: tuple[Entry, ...]
+    patterns: tuple[str, ...] = ()
+    made: tuple[tuple[str, str], ...] = ()
+
+
+def selection(
+    entry: EntryPoint,
+    made: Mapping[str, str],
+    lockfiles: Iterable[str] = (),
+    upstream: tuple[Upstream, ...] = (),
+) -> Selection:
     """Give what `entry` may see, `made` being the files that it made itself."""
-    return Selection(inputs=entry.inputs, outputs=entry.outputs, made=tuple(sorted(made.items())))
+    hidden = tuple(sorted(lockfiles)) if entry.inputs is None else ()
+    if not upstream:
+        return Selection(
+            inputs=entry.inputs,
+            outputs=entry.outputs,
+            hidden=hidden,
+            made=tuple(sorted(made.items())),
+        )
+    all_made = {**made}
+    supplied: dict[str, Entry] = {}
+    patterns: dict[str, None] = {}
+    for one in upstream:
+        all_made |= dict(one.made)
+        supplied |= {e.path: e for e in one.outputs}
+        patterns |= dict.fromkeys(one.patterns)
+    wanted = manifest.matcher(entry.inputs) if entry.inputs is not None else lambda _path: True
+    return Selection(
+        inputs=entry.inputs,
+        outputs=(*(entry.outputs or ()), *patterns) or entry.outputs,
+        hidden=(*hidden, *sorted(supplied)),
+        made=tuple(sorted(all_made.items())),
+        supplied=tuple(e for _path, e in sorted(supplied.items()) if wanted(e.path)),
+    )
 
 
 def select(entries: Iterable[Entry], chosen: Selection, step: str) -> tuple[Entry, ...]:
@@ -80,8 +124,13 @@ def select(entries: Iterable[Entry], chosen: Selection, step: str) -> tuple[Entr
         for entry in entries
         if (is_input is None or is_input(entry.path))
         and not is_output(entry.path)
+        and entry.path not in chosen.hidden
         and made.get(entry.path) != entry.content
     )
+    found = (*found, *chosen.supplied)
+    taken = manifest.clash(found) if chosen.supplied else ""
+    if taken:
+        raise SourceUnusable(f"`{taken}` is a file and a folder among the inputs of step `{step}`")
     for pattern in chosen.inputs or ():
         if not any(map(manifest.matcher((pattern,)), (entry.path for entry in found))):
             raise SourceUnusable(

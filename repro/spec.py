@@ -73,7 +73,10 @@ class PythonEnvironment(Value):
     and `build_requirements` are single PEP 508 lines, with `-r` files already followed.
     `options` are index options found in them. `directories` are local packages, relative to the
     project, each with the digest of its files; `archives` are local wheels and the like among the
-    requirements, each with its SHA-256. `source` is where the request stands, for messages.
+    requirements, each with its SHA-256. `uv_project` is the folder of the `pyproject.toml` that
+    `uv_env` names, `.` for the project's own; `pinned` are files that say which versions to take,
+    `uv.lock` and hashed requirement files, each with its SHA-256. `source` is where the request
+    stands, for messages.
     """
 
     python: str = ""
@@ -83,33 +86,45 @@ class PythonEnvironment(Value):
     options: tuple[str, ...] = ()
     directories: tuple[tuple[str, str], ...] = ()
     archives: tuple[tuple[str, str], ...] = ()
+    uv_project: str = ""
+    pinned: tuple[tuple[str, str], ...] = ()
     source: str = ""
 
     @property
     def is_bound(self) -> bool:
         """Say whether it takes anything from the project's own files."""
         local = any("://" not in option for option in self.options if " " in option)
-        return bool(self.directories or self.archives or local)
+        return bool(self.directories or self.archives or self.uv_project or self.pinned or local)
 
 
 class CondaEnvironment(Value):
-    """A conda environment file as its text, and what a virtual environment can take of it.
+    """A conda environment file: as its text, and as what it asks for.
 
-    `python` is None where the file has no such part, or cannot be read; `dropped` are the conda
-    packages that a virtual environment leaves out.
+    `channels` are as written. `packages` are the conda dependencies, MatchSpecs as written.
+    `python` is what a virtual environment can take of the file: its Python version and its
+    `pip:` part; None where the file cannot be read. `dropped` are the conda packages that a
+    virtual environment leaves out. `variables` are set in the environment.
     """
 
     file: str
     text: str = ""
+    channels: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     python: PythonEnvironment | None = None
     dropped: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
 
 
 class DockerEnvironment(Value):
-    """An image to run in, with MLflow's volumes and environment."""
+    """An image to run in, with MLflow's volumes and environment.
+
+    `dockerfile` is built in the project folder; `context` is the digest of the files that the
+    build can see, empty without a build.
+    """
 
     image: str = ""
     dockerfile: str = ""
+    context: str = ""
     volumes: tuple[str, ...] = ()
     environment: tuple[tuple[str, str | None], ...] = ()
 
@@ -166,10 +181,14 @@ class SparkJob(Value):
 
 
 class Project(Value):
-    """A whole project. `file` is the name of its MLproject file, empty where there is none."""
+    """A whole project. `file` is the name of its MLproject file, empty where there is none.
+
+    `lockfiles` are the lock files beside it: their paths with the SHA-256 of their content.
+    """
 
     name: str = ""
     file: str = ""
+    lockfiles: Mapping[str, str] = {}
     entry_points: tuple[EntryPoint, ...] = ()
     environment: Environment | None = None
     spark_job: SparkJob | None = None
@@ -181,9 +200,11 @@ class Project(Value):
 
 
 def installs_itself(project: Project) -> bool:
-    """Say whether an environment of the project holds a package from the project's own files."""
+    """Say whether an environment of the project holds something of the project's own files."""
     wanted = [project.environment, *(entry.environment for entry in project.entry_points)]
     pythons = [e.python if isinstance(e, CondaEnvironment) else e for e in wanted]
+    if any(isinstance(e, DockerEnvironment) and e.dockerfile for e in wanted):
+        return True
     return any(isinstance(e, PythonEnvironment) and e.is_bound for e in pythons)
 
 

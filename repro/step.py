@@ -33,10 +33,11 @@ class Step(Value):
     """One execution of an entry point, complete. All that can change its result is in the key.
 
     `command` is the template, not the expansion: what reaches the placeholders is in
-    `arguments`. `inputs` is the manifest digest of the files it sees. `needs` are the output
-    digests of the steps before it. `variables` are the declared ones, those taken from the caller
-    among them; `secrets` are names only. `mounts` are (target, identity). `sandbox` is the level
-    in force.
+    `arguments`. `inputs` is the manifest digest of the files it sees, those among them that the
+    steps before it made. `variables` are the declared ones, those taken from the caller
+    among them; `secrets` are names only. `mounts` are (target, identity). `container` are the
+    caller's options for the container engine. The level of the sandbox is not part of a step: it
+    belongs to a result, see `engine.look_up`.
     """
 
     entry_point: str  # a label: not in the key
@@ -45,15 +46,14 @@ class Step(Value):
     inputs: str
     environment: str
     platform: str
-    needs: Mapping[str, str] = {}
     variables: Mapping[str, str] = {}
     unset: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     outputs: tuple[str, ...] | None = None
     metrics: tuple[str, ...] = ()
     mounts: tuple[tuple[str, str], ...] = ()
+    container: Mapping[str, str | None] = {}
     network: bool = True
-    sandbox: str = "none"
     shell: str = ""
 
 
@@ -66,7 +66,6 @@ def parts(step: Step) -> dict[str, Any]:
         "command": step.command,
         "parameters": [[a.name, a.kind, _identity(a)] for a in step.arguments],
         "inputs": step.inputs,
-        "needs": dict(step.needs),
         "environment": step.environment,
         "platform": step.platform,
         "variables": dict(step.variables),
@@ -75,8 +74,8 @@ def parts(step: Step) -> dict[str, Any]:
         "outputs": None if step.outputs is None else list(step.outputs),
         "metrics": list(step.metrics),
         "mounts": [list(mount) for mount in step.mounts],
+        "container": dict(step.container),
         "network": step.network,
-        "sandbox": step.sandbox,
         "shell": step.shell,
     }
 
@@ -84,8 +83,8 @@ def parts(step: Step) -> dict[str, Any]:
 def key_of(step: Step) -> str:
     """Give the step key: SHA-256 over the canonical encoding of its parts.
 
-    Not in it, on purpose: the entry point's name, descriptions, time, host, user, backend,
-    retries, timeouts, and the commit, of which only the tree counts.
+    Not in it, on purpose: the entry point's name, descriptions, time, host, user, backend, level
+    of the sandbox, retries, timeouts, and the commit, of which only the tree counts.
     """
     return key_of_parts(parts(step))
 

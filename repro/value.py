@@ -24,7 +24,10 @@ class ValueType(type):
     """Turns the annotations of a class body into slots and remembers their defaults."""
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> ValueType:
-        """Make the class; a default must be immutable, since every instance shares it."""
+        """Make the class; a default must be immutable, since every instance shares it.
+
+        `__derived__` names slots that are no fields, for what follows from the fields.
+        """
         fields: list[str] = []
         defaults: dict[str, Any] = {}
         for base in bases:
@@ -38,7 +41,7 @@ class ValueType(type):
         for field in own:
             if field in namespace:
                 defaults[field] = namespace.pop(field)
-        namespace["__slots__"] = tuple(own)
+        namespace["__slots__"] = (*own, *namespace.pop("__derived__", ()))
         namespace["__fields__"] = (*fields, *own)
         namespace["__defaults__"] = defaults
         return super().__new__(mcs, name, bases, namespace)

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from repro import api
+from repro.api import ONE_BY_ONE
 from repro.machine import Machine
 from repro.plan import Request
 
@@ -74,14 +75,20 @@ class Runner:
         self.environ = environ
         self.events = []
 
-    def __call__(self, folder, entry_point="main", *, synchronous=True, **options):
+    def __call__(
+        self, folder, entry_point="main", *, synchronous=True, course=ONE_BY_ONE, **options
+    ):
         self.events = []
         options.setdefault("env_manager", "local")
         request = Request(
             uri=str(folder), entry_point=entry_point, caller=options.pop("caller", "/"), **options
         )
         return api.submit(
-            request, environ=self.environ, emit=self.events.append, synchronous=synchronous
+            request,
+            environ=self.environ,
+            emit=self.events.append,
+            synchronous=synchronous,
+            course=course,
         )
 
     def named(self, name):

@@ -12,6 +12,8 @@ import sys
 import threading
 from contextlib import ExitStack, suppress
 
+from repro.backends.sandbox import means
+from repro.backends.sandbox.relay import Relay
 from repro.errors import Unreachable
 from repro.ports import JobEnd
 
@@ -19,12 +21,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from repro.backends.sandbox.means import Available, Start
     from repro.ports import Job, Sink
 
 # The module beside this one without the package around it; run as a file, it would be compiled
 # for every step.
 SUPERVISOR = "import sys; sys.path.append(sys.argv[1]); import supervisor; supervisor.main()"
 HERE = os.path.dirname(os.path.abspath(__file__))
+NOTHING = means.Available()
 LOST = JobEnd(code=128 + signal.SIGKILL, cause="lost")
 STREAMS = ("stdout", "stderr")
 CHUNK = 1 << 16
@@ -40,15 +44,21 @@ class Local:
 
     name = "local"
 
+    def __init__(self, available: Available = NOTHING) -> None:
+        """Confine jobs that ask for it by what is `available`, see `sandbox.probe`."""
+        self._available = available
+
     def submit(self, job: Job, sink: Sink) -> Running:
         """Start `job`, as `repro.ports.Backend` says.
 
         All calls of `sink` come from one thread. What it raises ends the delivery, not the job,
-        and is raised again by `wait`. Raises Unreachable where no process can be started.
+        and is raised again by `wait`. Raises Unreachable where no process can be started, and
+        Unsupported where it cannot be confined as it asks.
         """
+        start = means.wrap(job, self._available)
         running = Running(sink)
         try:
-            running.begin(job)
+            running.begin(job, start)
         except (OSError, RuntimeError) as error:  # RuntimeError: not another thread
             reason = str(getattr(error, "strerror", None) or error).lower()
             raise Unreachable(
@@ -74,8 +84,9 @@ class Running:
         self._closing = threading.RLock()  # no word may go to a number that has a new owner
         self._held = ExitStack()
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: Job, start: Start | None = None) -> None:
         """Start it; nothing stays behind if that fails."""
+        self._port = job.confinement.port
         try:
             self._selector = self._held.enter_context(selectors.DefaultSelector())
             self._line, theirs = socket.socketpair()
@@ -84,7 +95,7 @@ class Running:
                 self._process = self._held.enter_context(_supervisor(job.folder, theirs))
             self._held.callback(self._line.close)  # comes first: hanging up ends the supervisor
             with suppress(ConnectionError):  # it has died, as the reader will notice
-                self._line.sendall(_request(job))
+                self._line.sendall(_request(job, start))
             self._reader.start()
         except BaseException:
             self._held.close()
@@ -133,7 +144,7 @@ class Running:
             selector.register(getattr(self._process, stream), selectors.EVENT_READ, stream)
         while self._line in selector.get_map():
             for key, _ in selector.select():
-                data = _read(key.fd)
+                data = _read(key.fd) if key.data else self._heard()
                 if not data:
                     selector.unregister(key.fileobj)
                 elif key.data:
@@ -141,6 +152,16 @@ class Running:
                 else:
                     report += data
         return report
+
+    def _heard(self) -> bytes:
+        """Read what the supervisor says; a socket that it hands over leads to our port."""
+        try:
+            data, doors, *_ = socket.recv_fds(self._line, CHUNK, 1)
+        except ConnectionResetError:
+            return b""
+        for door in doors:
+            self._held.callback(Relay(socket.socket(fileno=door), self._port).close)
+        return data
 
     def _drain(self) -> None:
         """Deliver what is left in the pipes; a lost process may hold them, so never block."""
@@ -193,14 +214,16 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
-def _request(job: Job) -> bytes:
+def _request(job: Job, start: Start | None) -> bytes:
     """Say what to run, in one line; each character is a byte, since not all bytes are UTF-8."""
-    asked = {
+    asked: dict[str, Any] = {
         "argv": [_bytewise(word) for word in job.argv],
         "variables": {_bytewise(name): _bytewise(job.variables[name]) for name in job.variables},
         "timeout_ms": job.timeout_ms,
         "grace_ms": job.grace_ms,
     }
+    if start:
+        asked |= {"means": start.means, "orders": start.orders}
     return json.dumps(asked).encode("ascii") + b"\n"
 
 

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     "run",
+    "plan",
     "log",
     "show",
     "outputs",
     "why",
+    "diff",
     "status",
     "validate",
+    "lock",
+    "audit",
     "schema",
     "env",
     "cache",

@@ -1,4 +1,4 @@
-"""`repro cache`: how large the store is, and what can be removed from it."""
+"""`repro cache`: how large the store is, what can be removed from it, and what others share."""
 
 from __future__ import annotations
 
@@ -10,24 +10,32 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from repro.machine import Machine
+    from repro.remote.sharing import Sharing, Transferred
 
-HELP = "measure the store, or remove what was not used for long"
+HELP = "measure the store, remove what was not used for long, or share results"
 EPILOG = """\
 examples:
   repro cache size                   what takes how much
   repro cache prune                  remove results not used for 30 days
   repro cache prune --older-than 0   remove all results; the history of runs stays
+  repro cache push                   send all results to the remote that REPRO_REMOTE names
+  repro cache push 1a2b3c4d          send the result of one run, with all its files
+  repro cache pull --remote s3://bucket/results   bring all that the remote has
 """
+ACTIONS = ("size", "prune", "dir", "push", "pull")
+TRANSFERS = ("push", "pull")
 OPTIONS = (
     Option(names=("--older-than",), metavar="DAYS", default="30", help="days without use"),
     Option(names=("--dry-run", "-n"), kind="flag", help="remove nothing"),
+    Option(names=("--remote",), metavar="URL", help="remote cache (default: REPRO_REMOTE)"),
 )
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
+    parser.add_argument("action", choices=ACTIONS, nargs="?", default="size", help="what to do")
     parser.add_argument(
-        "action", choices=("size", "prune", "dir"), nargs="?", default="size", help="what to do"
+        "runs", metavar="RUN", nargs="*", help="push and pull: run ids, or step keys (default: all)"
     )
     add(parser, OPTIONS)
 
@@ -36,12 +44,64 @@ def execute(options: Options) -> int:
     """Run the command."""
     from repro.cli import session
 
+    action = options.text("action")
+    if options.list("runs") and action not in TRANSFERS:
+        raise errors.UsageError(f"`repro cache {action}` takes no runs")
     with session.machine(options) as machine:
-        action = options.text("action")
+        if action in TRANSFERS:
+            return _transfer(machine, options, action)
         if action == "dir":
             print(machine.home.root)
             return errors.OK
         return _prune(machine, options) if action == "prune" else _size(machine, options)
+
+
+def _transfer(machine: Machine, options: Options, action: str) -> int:
+    from repro.remote import sharing
+
+    names = options.list("runs")
+    keys = [_key(machine, name) for name in names] if names else None
+    shared = sharing.connect(machine, options.text("remote"))
+    if shared is None:
+        raise errors.UsageError(
+            "no remote cache is named", hints=["give `--remote URL`, or set `REPRO_REMOTE`"]
+        )
+    try:
+        done = shared.push(keys) if action == "push" else shared.pull(keys)
+    finally:
+        shared.close()
+    _show_transfer(done, shared, options, action)
+    return errors.UNREACHABLE if done.failed else errors.OK
+
+
+def _key(machine: Machine, name: str) -> str:
+    """Give the key of a run; a key is one already."""
+    from repro import digest
+
+    return name if digest.is_digest(name) else machine.history.get(name).key
+
+
+def _show_transfer(done: Transferred, shared: Sharing, options: Options, action: str) -> None:
+    from repro.cli import render
+
+    if options.flag("json"):
+        document = {
+            "schema": "repro.cache-transfer/1",
+            "action": action,
+            "remote": shared.remote.name,
+            "results": done.results,
+            "present": done.present,
+            "failed": done.failed,
+            "blobs": done.blobs,
+            "bytes": done.bytes,
+        }
+        print(render.json_text(document))
+        return
+    files = f" with {render.plural(done.blobs, 'blob')}, {render.size(done.bytes)}"
+    print(
+        f"{action}ed {render.plural(done.results, 'result')}{files if done.blobs else ''}; "
+        f"{done.present} there already, {done.failed} failed"
+    )
 
 
 def _size(machine: Machine, options: Options) -> int:

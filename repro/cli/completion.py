@@ -64,14 +64,15 @@ def _tree(parser: Parser) -> dict[str, tuple[list[tuple[str, str]], list[str]]]:
     """Give options with their help, and fixed words, of every command."""
     found = {}
     for name, sub in parser.commands.choices.items():
-        options = [(s, a.help or "") for a in sub._actions for s in a.option_strings]  # noqa: SLF001
-        words = [
-            str(word)
-            for action in sub._actions  # noqa: SLF001
-            if not action.option_strings
-            for word in action.choices or ()
-        ]
-        found[name] = (options, words)
+        actions = list(sub._actions)  # noqa: SLF001
+        words = []
+        for action in tuple(actions):
+            if not action.option_strings:
+                words += [str(word) for word in action.choices or ()]
+            if isinstance(action.choices, dict):  # the actions of a command, each with its options
+                actions += [a for one in action.choices.values() for a in one._actions]  # noqa: SLF001
+        options = {s: a.help or "" for a in actions for s in a.option_strings}
+        found[name] = (list(options.items()), words)
     return found
 
 

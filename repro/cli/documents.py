@@ -100,10 +100,30 @@ def why(told: Explanation) -> dict[str, Any]:
         "schema": "repro.why/1",
         "entry_point": told.entry_point,
         "key": told.key,
-        "decision": "hit" if told.hit else "run",
+        "decision": told.state,
         "reused_run": told.reused_run or None,
         "summary": told.summary,
         "reasons": reasons(told.reasons),
+    }
+
+
+def plan(told: tuple[Explanation, ...]) -> dict[str, Any]:
+    """Give what would happen to the steps of a run, in their order, as `repro.plan/1`."""
+    return {
+        "schema": "repro.plan/1",
+        "steps": [
+            {
+                "step": one.step,
+                "entry_point": one.entry_point,
+                "needs": list(one.needs),
+                "state": one.state,
+                "key": one.key or None,
+                "reused_run": one.reused_run or None,
+                "summary": one.summary,
+                "reasons": reasons(one.reasons),
+            }
+            for one in told
+        ],
     }
 
 

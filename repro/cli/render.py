@@ -77,7 +77,7 @@ class Narrator:
         """Take where to write, and how much: 1 leaves out the step's output, 2 all but errors."""
         self.terminal = terminal
         self.quiet = quiet
-        self.partial = {"stdout": b"", "stderr": b""}
+        self.partial: dict[tuple[str, str], bytes] = {}
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
@@ -105,8 +105,9 @@ class Narrator:
     def _output(self, event: Any) -> None:
         if self.quiet:
             return
-        *lines, rest = (self.partial[event.stream] + event.data).split(b"\n")
-        self.partial[event.stream] = rest
+        source = (event.step, event.stream)
+        *lines, rest = (self.partial.get(source, b"") + event.data).split(b"\n")
+        self.partial[source] = rest
         for line in lines:
             self._step_line(event.step, line)
 
@@ -119,10 +120,10 @@ class Narrator:
 
     def flush(self, step: str) -> None:
         """Write what a step printed without ending the line."""
-        for stream, rest in self.partial.items():
+        for stream in ("stdout", "stderr"):
+            rest = self.partial.pop((step, stream), b"")
             if rest:
                 self._step_line(step, rest)
-            self.partial[stream] = b""
 
     def _reused(self, event: Any) -> None:
         if self.quiet > 1:

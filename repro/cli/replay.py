@@ -20,8 +20,8 @@ def show(event: Any, submitted: SubmittedRun, narrator: Narrator) -> None:
     from repro.runlog import pieces
 
     record = event.record
-    if not record.log_size:
-        return
+    if not record.log_size or record.run_id != submitted.run_id:
+        return  # of several steps, only what was asked for speaks again
     if record.log_size > LONGEST:
         narrator.terminal.line(
             f"  its output is long: `repro show {record.origin_run[:8]} --log` shows it"

@@ -8,7 +8,7 @@ import sys
 from repro import errors
 from repro.cli.options import COMMON, Option, Options, add
 from repro.cli.options import scan as scan_options
-from repro.plan import MANAGERS, Request
+from repro.plan import MANAGERS, Course, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ examples:
   repro run . -e train.py -P lr=0.1          a script; unknown parameters become `--lr 0.1`
   repro run https://host/p.git#sub -v v1.2   a subdirectory of a Git remote, at a tag
   repro run . --no-cache                     run it, whatever there is already
+  repro run . -e report -j 4                 with the steps it needs, four at a time
 
 stdout gets the id of the run; everything else goes to stderr.
 """
@@ -77,6 +78,31 @@ OPTIONS = (
     ),
     Option(names=("--no-cache",), kind="flag", help="neither read nor write results"),
     Option(names=("--refresh",), kind="flag", help="write the result, but do not read one"),
+    Option(
+        names=("--jobs", "-j"),
+        metavar="N",
+        default="1",
+        help="how many steps may run at once, `0` for one on each processor (default: 1)",
+    ),
+    Option(
+        names=("--keep-going", "-k"),
+        kind="flag",
+        help="after a failure, run all steps that do not need the failed one",
+    ),
+    Option(
+        names=("--from",),
+        kind="list",
+        metavar="STEP",
+        help="run that step and all after it, whatever results there are; may be repeated",
+    ),
+    Option(
+        names=("--docker-args", "-A"),
+        kind="list",
+        metavar="NAME[=VALUE]",
+        help="an option of `docker run`, for projects with a docker_env; may be repeated",
+    ),
+    Option(names=("--locked",), kind="flag", help="fail if a lock is missing or out of date"),
+    Option(names=("--frozen",), kind="flag", help="take the lock as it is, without a look"),
     Option(names=("--relock",), kind="flag", help="resolve the environment again"),
     Option(names=("--dry-run", "-n"), kind="flag", help="say what would happen, and run nothing"),
 )
@@ -129,8 +155,41 @@ def request_of(options: Options) -> Request:
         parent_run=os.environ.get("REPRO_RUN_ID", ""),
         caller=os.getcwd(),
         timeout_ms=timeout_ms if timeout else 0,
-        relock=options.flag("relock"),
+        locking=locking(options),
+        container=container(options.list("docker_args")),
     )
+
+
+def course(options: Options) -> Course:
+    """Give how the steps of a run are gone through. Raises UsageError."""
+    text = options.text("jobs") or "1"
+    if not text.isdecimal():
+        raise errors.UsageError(f"`--jobs {text}` is no number", hints=["write `-j 4`"])
+    return Course(
+        jobs=int(text) or os.cpu_count() or 1,
+        keep_going=options.flag("keep_going"),
+        again=tuple(options.list("from")),
+    )
+
+
+def locking(options: Options) -> str:
+    """Give the word for what becomes of a lock that is out of date. Raises UsageError."""
+    flags = {"locked": "locked", "frozen": "frozen", "relock": "anew"}
+    given = [flag for flag in flags if options.flag(flag)]
+    if len(given) > 1:
+        raise errors.UsageError(f"`--{given[0]}` and `--{given[1]}` contradict each other")
+    return flags[given[0]] if given else ""
+
+
+def container(given: list[str]) -> dict[str, str | None]:
+    """Split NAME=VALUE and NAME, a flag. Raises UsageError for repetition."""
+    found: dict[str, str | None] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or name in found:
+            raise errors.UsageError(f"`-A {text[:60]}` is given twice, or names nothing")
+        found[name] = value if equals else None
+    return found
 
 
 def parameters(given: list[str]) -> dict[str, str]:
@@ -156,9 +215,9 @@ def execute(options: Options) -> int:
     _warn_of_unknown_variables(narrator)
     request = request_of(options)
     if options.flag("dry_run"):
-        from repro.cli import why
+        from repro.cli import plan
 
-        return why.tell(request, options)
+        return plan.tell(request, options, course(options).again)
     return _run(request, narrator, options)
 
 
@@ -166,8 +225,10 @@ def _run(request: Request, narrator: Narrator, options: Options) -> int:
     from repro import api
 
     watcher = Watcher(narrator)
-    submitted = api.SubmittedRun(request, os.environ, watcher)
+    submitted = api.SubmittedRun(request, os.environ, watcher, course(options))
     watcher.submitted = submitted
+    if submitted.has_several_steps:
+        watcher.arm()  # later ones may be told of by other threads
     submitted.run()
     if submitted.outputs and not submitted.placed and not narrator.quiet:
         narrator.terminal.line(f"  outputs  repro outputs {submitted.run_id[:8]} --to DIR")
@@ -183,17 +244,24 @@ class Watcher:
         """Take who tells the story."""
         self.narrator = narrator
         self.submitted: SubmittedRun | None = None
+        self.armed = False
+
+    def arm(self) -> None:
+        """Prepare for a run that takes longer than a hit."""
+        import gc
+
+        from repro.cli import interruption
+
+        if not self.armed:
+            self.armed = True
+            gc.enable()
+            interruption.arm()
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
         name = type(event).__name__
         if name == "Missed":
-            import gc
-
-            from repro.cli import interruption
-
-            gc.enable()  # this will take longer than a hit
-            interruption.arm()
+            self.arm()
         elif name == "Reused" and self.submitted is not None and not self.narrator.quiet:
             from repro.cli import replay
 

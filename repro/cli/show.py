@@ -17,15 +17,21 @@ if TYPE_CHECKING:
 HELP = "show what is known of a run, or what it printed"
 EPILOG = """\
 examples:
-  repro show 1a2b3c4d            parameters, metrics, source, environment, outputs
-  repro show 1a2b3c4d --log      what it printed, as it came
-  repro show 1a2b3c4d --stderr   only what went to stderr
-  repro show 1a2b3c4d --patch    what differed from its commit
+  repro show 1a2b3c4d                parameters, metrics, source, environment, outputs
+  repro show 1a2b3c4d --log          what it printed, as it came
+  repro show 1a2b3c4d --stderr       only what went to stderr
+  repro show 1a2b3c4d --patch        what differed from its commit
+  repro show 1a2b3c4d --attestation  where its result came from, for in-toto tools
 """
 OPTIONS = (
     Option(names=("--log",), kind="flag", help="print what the step printed"),
     Option(names=("--stdout",), kind="flag", help="print what it wrote to stdout"),
     Option(names=("--stderr",), kind="flag", help="print what it wrote to stderr"),
+    Option(
+        names=("--attestation",),
+        kind="flag",
+        help="print the in-toto statement with the SLSA provenance of its result",
+    ),
     Option(names=("--patch",), kind="flag", help="print the difference to the commit"),
 )
 
@@ -45,6 +51,9 @@ def execute(options: Options) -> int:
         streams = [name for name in ("stdout", "stderr") if options.flag(name)]
         if options.flag("patch"):
             _write(_blob(machine, record.patch, "patch"))
+        elif options.flag("attestation"):
+            result = machine.results.get(record.key)
+            _write(_blob(machine, result.provenance if result else "", "attestation") + b"\n")
         elif options.flag("log") or streams:
             from repro.runlog import text_of
 

@@ -69,8 +69,9 @@ def tell(request: Request, options: Options) -> int:
 def _show(told: Explanation) -> None:
     from repro.cli.render import clean
 
-    verb = "would hit" if told.hit else "would run"
-    print(f"{told.entry_point}  {verb}  {told.key[:12]}  {clean(told.summary)}")
+    verb = {"hit": "would hit", "run": "would run", "depends": "depends"}[told.state]
+    key = f"  {told.key[:12]}" if told.key else ""
+    print(f"{told.entry_point}  {verb}{key}  {clean(told.summary)}")
     for reason in told.reasons:
         print(f"  {clean(str(reason))}")
 

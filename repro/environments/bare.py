@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from repro.environments.interpreters import Python
-    from repro.ports import Progress
+    from repro.ports import LockRequest, Progress, Unmet
     from repro.spec import Environment
 
 NAMES = ("python", "python3")
@@ -37,6 +37,8 @@ class Here:
         self.variables: Mapping[str, str] = {n: environ[n] for n in PASSED if n in environ}
         given = environ.get("PATH", "").split(os.pathsep)
         self.path: tuple[str, ...] = (*first, *(p for p in given if os.path.isabs(p)))
+        self.prefix = ""
+        self.image = ""
 
     def release(self) -> None:
         """Do nothing: the environment is not ours."""
@@ -52,7 +54,7 @@ class Local:
         self._folder = os.path.join(home, "memo")
         self._environ = environ
 
-    def lock(self, request: Environment | None, progress: Progress) -> EnvironmentLock:
+    def lock(self, request: LockRequest, progress: Progress) -> tuple[EnvironmentLock, ...]:
         """Say what is installed, by the digests that the installer left with each package.
 
         An environment without any Python is not an error: a project may need none.
@@ -60,7 +62,7 @@ class Local:
         del request, progress
         _path, python = self._python()
         if python is None:
-            return EnvironmentLock(kind=self.kind, interpreter=NO_PYTHON)
+            return (EnvironmentLock(kind=self.kind, interpreter=NO_PYTHON),)
         name = digest.of_value("repro/sites", python.sites)
         memo = Memo(os.path.join(self._folder, f"installed-{name[:16]}.json"))
         found = tuple(
@@ -69,7 +71,12 @@ class Local:
             for artifact in _installed(folder, memo)
         )
         memo.save(only_used=True)
-        return EnvironmentLock(kind=self.kind, interpreter=python.identity, artifacts=found)
+        return (EnvironmentLock(kind=self.kind, interpreter=python.identity, artifacts=found),)
+
+    def unmet(self, wanted: Environment, lock: EnvironmentLock) -> tuple[Unmet, ...]:
+        """Find nothing: what there is, is what is asked for."""
+        del wanted, lock
+        return ()
 
     def realize(self, lock: EnvironmentLock, progress: Progress) -> Here:
         """Enter the environment as it is.

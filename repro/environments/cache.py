@@ -2,7 +2,9 @@
 
     envs/<key>/                  the environment, built where it stays
     envs/<key>/.repro-env.json   the marker: written last, so what has one is complete
+    memo/environment-<key>.json  its files with their digests, when it was built
     locks/env-<key>              shared by those who use it, exclusive for who builds or removes it
+    locks/packages               shared by who builds, exclusive for who removes cached packages
 
 The key is the beginning of the environment's digest: the paths of interpreters have limits.
 """
@@ -15,7 +17,11 @@ import os
 import time
 
 from repro import canonical, value
+from repro.environments import disk, treehash
 from repro.environments.tools import LOG_PREFIX
+from repro.environments.treehash import MARKER
+from repro.errors import EnvironmentFailed
+from repro.lock import CLASSES, EnvironmentLock
 from repro.system import files
 from repro.value import Value
 
@@ -24,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-    from repro.lock import EnvironmentLock
     from repro.ports import Progress
 
     Fits = Callable[[str], bool]
@@ -32,22 +37,24 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 KEY_LENGTH = 32
-MARKER = ".repro-env.json"
 
 
 class EnvironmentEntry(Value):
     """One environment on disk.
 
-    `digest` is only its beginning for one that is not complete. Times are in nanoseconds since
-    1970, 0 where unknown; an environment is used when a step enters it. `in_use` also covers
-    one that is being built.
+    `digest` is only its beginning for one that is not complete. `bytes` is the size of its files,
+    `own_bytes` of those that no other environment and no package cache shares. Times are in
+    nanoseconds since 1970, 0 where unknown; an environment is used when a step enters it.
+    `in_use` also covers one that is being built.
     """
 
     digest: str
+    prefix: str = ""
     kind: str = ""
     python: str = ""
     packages: int = 0
     bytes: int = 0
+    own_bytes: int = 0
     built_ns: int = 0
     last_used_ns: int = 0
     complete: bool = False
@@ -67,19 +74,26 @@ class Place:
         """Give the lock of the environment, not yet taken."""
         return files.Lock(os.path.join(self._home, "locks", f"env-{self.key}"), shared=shared)
 
+    def packages(self) -> files.Lock:
+        """Give the lock that keeps cached packages from being removed, not yet taken."""
+        return files.Lock(os.path.join(self._home, "locks", disk.LOCK), shared=True)
+
     def marker(self) -> dict[str, Any]:
         """Read the marker; empty where there is none that can be read."""
-        try:
-            found = canonical.decode(files.read(os.path.join(self.prefix, MARKER)) or b"{}")
-        except canonical.NotCanonical:
-            return {}
-        return found if isinstance(found, dict) and found.get("format") == FORMAT else {}
+        return marker(self.prefix)
 
     def commit(self, about: Mapping[str, Any]) -> None:
         """Declare the environment complete: all that it consists of is durable first."""
         _sync_file_system(self.prefix)
-        marker = canonical.encode({**about, "format": FORMAT})
-        files.replace(os.path.join(self.prefix, MARKER), marker)
+        data = canonical.encode({**about, "format": FORMAT})
+        files.replace(os.path.join(self.prefix, MARKER), data)
+
+    def distrust(self) -> None:
+        """Take the marker away: whoever is in it stays, and the next use makes it anew."""
+        try:
+            files.unlink(os.path.join(self.prefix, MARKER))
+        except OSError as error:
+            raise files.explained(error, f"giving up `{self.prefix}`") from None
 
     def touch(self) -> None:
         """Note that it is used now."""
@@ -94,7 +108,17 @@ class Place:
         trash = os.path.join(self._home, "tmp", name)
         os.makedirs(os.path.dirname(trash), mode=0o700, exist_ok=True)
         os.rename(self.prefix, trash)
+        files.unlink(treehash.list_of(self.prefix))
         files.remove_tree(trash)
+
+
+def marker(prefix: str) -> dict[str, Any]:
+    """Read the marker of the environment at `prefix`; empty where there is none to be read."""
+    try:
+        found = canonical.decode(files.read(os.path.join(prefix, MARKER)) or b"{}")
+    except canonical.NotCanonical:
+        return {}
+    return found if isinstance(found, dict) and found.get("format") == FORMAT else {}
 
 
 def enter(
@@ -135,6 +159,61 @@ def environments(home: str) -> tuple[EnvironmentEntry, ...]:
     return tuple(sorted(found, key=lambda e: (-e.last_used_ns, e.digest)))
 
 
+def find(home: str, digest: str) -> tuple[EnvironmentEntry, ...]:
+    """Give the environments below the store `home` whose digest begins with `digest`."""
+    found = []
+    for place in _places(home):
+        if place.key.startswith(digest[:KEY_LENGTH]):
+            with _unused(place) as unused:
+                found.append(_entry(place, in_use=not unused))
+    return tuple(e for e in found if e.digest.startswith(digest) or not e.complete)
+
+
+def lock_of(home: str, key: str) -> EnvironmentLock | None:
+    """Give the lock that a complete environment was made from; None where there is no such one.
+
+    `key` is its digest, or the beginning of one that names its folder.
+    """
+    try:
+        found = value.load(Place(home, key).marker()["lock"], CLASSES)
+    except (KeyError, TypeError):  # not there, or written by another version
+        return None
+    return found if isinstance(found, EnvironmentLock) else None
+
+
+@contextlib.contextmanager
+def held(home: str, key: str) -> Iterator[str]:
+    """Keep an environment from being removed while it is looked at; give its prefix.
+
+    Raises EnvironmentFailed where it is just being made or removed.
+    """
+    place = Place(home, key)
+    shared = place.lock(shared=True)
+    if not shared.take(wait=False):
+        raise EnvironmentFailed(
+            f"the environment {key[:12]} is being made by {shared.holder()}",
+            hints=["wait until that has ended"],
+        )
+    try:
+        yield place.prefix
+    finally:
+        shared.free()
+
+
+def discard(home: str, key: str) -> bool:
+    """Remove an environment if nobody uses it; say whether that was so.
+
+    One in use is not trusted any more: its users stay in it, and the next use makes it anew.
+    """
+    place = Place(home, key)
+    with _unused(place) as unused:
+        if unused:
+            _discard(place)
+        else:
+            place.distrust()
+    return unused
+
+
 def prune(
     home: str,
     *,
@@ -142,25 +221,39 @@ def prune(
     everything: bool,
     dry_run: bool,
     now_ns: int,
+    max_bytes: int | None = None,
 ) -> tuple[EnvironmentEntry, ...]:
     """Remove environments that nobody uses; give them.
 
     Incomplete ones always go, complete ones when not used for `older_than_ns`, or all with
-    `everything`. None that is in use or being built is touched. With `dry_run`, nothing is.
+    `everything`; then the longest unused until the rest is no larger than `max_bytes`. None
+    that is in use or being built is touched. With `dry_run`, nothing is.
     """
     before_ns = 0 if older_than_ns is None else now_ns - older_than_ns
-    removed = []
-    for place in _places(home):
-        with _unused(place) as unused:
-            entry = _entry(place, in_use=not unused)
-            old = not entry.complete or entry.last_used_ns < before_ns
-            if unused and (everything or old):
-                removed.append(entry)
-                if not dry_run:
-                    _discard(place)
+    found = environments(home)
+    old = [e for e in found if everything or not e.complete or e.last_used_ns < before_ns]
+    removed = {e.prefix: e for e in old if _gone(home, e, dry_run=dry_run)}
+    size = sum(e.own_bytes for e in found if e.prefix not in removed)
+    for entry in reversed(found):
+        if max_bytes is None or size <= max_bytes:
+            break
+        if entry.prefix not in removed and _gone(home, entry, dry_run=dry_run):
+            removed[entry.prefix] = entry
+            size -= entry.own_bytes
     if not dry_run:
         _drop_logs(home, before_ns)
-    return tuple(removed)
+    return tuple(removed.values())
+
+
+def _gone(home: str, entry: EnvironmentEntry, *, dry_run: bool) -> bool:
+    """Remove one environment, unless somebody uses it, or it was used since it was listed."""
+    place = Place(home, os.path.basename(entry.prefix))
+    with _unused(place) as unused:
+        if not unused or _used_ns(place) != entry.last_used_ns:
+            return False
+        if not dry_run:
+            _discard(place)
+    return True
 
 
 def _ready(place: Place, lock: EnvironmentLock, fits: Fits) -> bool:
@@ -171,13 +264,18 @@ def _make(place: Place, lock: EnvironmentLock, build: Build, held: files.Lock) -
     """Build, and leave either all of it or nothing."""
     try:
         place.discard()
-        about = build(place.prefix, held)
+        with place.packages():
+            about = build(place.prefix, held)
+        size = disk.size(place.prefix)
         place.commit(
             {
                 **about,
+                **treehash.keep(place.prefix),
+                "base": treehash.base(place.prefix),
                 "digest": lock.digest,
                 "lock": value.dump(lock),
-                "bytes": _size(place.prefix),
+                "bytes": size.bytes,
+                "linked": size.own < size.bytes,
                 "built_ns": time.time_ns(),
             }
         )
@@ -237,21 +335,56 @@ def _places(home: str) -> Iterator[Place]:
 
 
 def _entry(place: Place, *, in_use: bool) -> EnvironmentEntry:
-    marker = place.marker()
-    if not marker:
-        return EnvironmentEntry(digest=place.key, bytes=_size(place.prefix), in_use=in_use)
-    python = marker["lock"]["interpreter"]
+    told = place.marker()
+    if not told:
+        size = disk.size(place.prefix)
+        return EnvironmentEntry(
+            digest=place.key,
+            prefix=place.prefix,
+            bytes=size.bytes,
+            own_bytes=size.own,
+            in_use=in_use,
+        )
+    total = told["bytes"]
+    alone = disk.Size(bytes=total, own=total)
+    size = disk.size(place.prefix) if told.get("linked") else alone
     return EnvironmentEntry(
-        digest=marker["digest"],
-        kind=marker["lock"]["kind"],
-        python=f"{python['implementation']} {python['version']}",
-        packages=len(marker["lock"]["artifacts"]),
-        bytes=marker["bytes"],
-        built_ns=marker["built_ns"],
-        last_used_ns=os.stat(os.path.join(place.prefix, MARKER)).st_mtime_ns,
+        digest=told["digest"],
+        prefix=place.prefix,
+        kind=told["lock"]["kind"],
+        python=_python(told["lock"]),
+        packages=len(told["lock"]["artifacts"]),
+        bytes=size.bytes,
+        own_bytes=size.own,
+        built_ns=told["built_ns"],
+        last_used_ns=_used_ns(place),
         complete=True,
         in_use=in_use,
     )
+
+
+def _python(lock: Mapping[str, Any]) -> str:
+    """Name the Python of an environment; that of a conda environment is one of its packages."""
+    python = lock["interpreter"]
+    if python["version"]:
+        return f"{python['implementation']} {python['version']}"
+    versions = [a["version"] for a in lock["artifacts"] if a["name"] == "python"]
+    return f"cpython {versions[0]}" if versions else ""
+
+
+def _used_ns(place: Place) -> int:
+    try:
+        return os.stat(os.path.join(place.prefix, MARKER)).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def last_log(home: str) -> str:
+    """Give the path of the log of the last environment that could not be made, or nothing."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(home, "logs")) as found:
+        logs = [(e.stat().st_mtime_ns, e.path) for e in found if e.name.startswith(LOG_PREFIX)]
+        return max(logs, default=(0, ""))[1]
+    return ""
 
 
 def _drop_logs(home: str, before_ns: int) -> None:
@@ -261,18 +394,6 @@ def _drop_logs(home: str, before_ns: int) -> None:
         for entry in found:
             if entry.name.startswith(LOG_PREFIX) and entry.stat().st_mtime_ns < before_ns:
                 files.unlink(entry.path)
-
-
-def _size(path: str) -> int:
-    """Sum up the sizes of the files below `path`."""
-    total = 0
-    with contextlib.suppress(FileNotFoundError), os.scandir(path) as found:
-        for entry in found:
-            if entry.is_dir(follow_symlinks=False):
-                total += _size(entry.path)
-            else:
-                total += entry.stat(follow_symlinks=False).st_size
-    return total
 
 
 def _sync_file_system(path: str) -> None:

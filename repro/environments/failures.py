@@ -39,6 +39,9 @@ NO_WHEEL = re.compile(
     r"building from source is disabled|Building source distributions .*is disabled"
     r"|no usable wheels|\(from versions: none\)"
 )
+NO_WHEEL_OF = re.compile(
+    r"(?P<what>[A-Za-z0-9][\w.-]*(?:[=<>!~]=[\w.*+!]+)?) has no (?:usable )?wheels"
+)
 NO_PIP = re.compile(r"ensurepip is not available|No module named (venv|ensurepip)")
 TOO_OLD = re.compile(r"no such option: --(report|python|dry-run)")
 USERINFO = re.compile(r"(://)[^/@\s]+@")
@@ -70,6 +73,8 @@ def explain(text: str, message: str, log: str) -> ReproError:
         return Unreachable(
             "a package index or repository did not answer", hints=[*reasons, complete]
         )
+    if found := NO_WHEEL_OF.search(re.sub(r"\s+", " ", text)):
+        message = f"`{found['what']}` has no wheel, so {message}"
     return EnvironmentFailed(message, hints=[*reasons, *_advice(text)], log=log)
 
 

@@ -12,17 +12,20 @@ import sys
 from repro.environments.memo import Memo, stamp
 from repro.errors import InterpreterMissing
 from repro.lock import Interpreter
-from repro.value import Value, dump, load
+from repro.value import Value, dump, load, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
+    from repro.ports import Progress
+
 OLDEST = (3, 8)
 NEWEST_NAMED = 20  # python3.8 to python3.20 are looked for when listing what is there
 PROBE_SECONDS = 10
 DIGITS = "0123456789"
+COMPARED = "<>=!~"
 PROBE = """
 import json, os, site, sys, sysconfig
 print(json.dumps({
@@ -55,42 +58,58 @@ CLASSES = {c.__name__: c for c in (Python, Interpreter)}
 
 
 class Interpreters:
-    """The Pythons of this machine, as seen from `environ`; `folder` keeps what was learned."""
+    """The Pythons of this machine, as seen from `environ`; `folder` keeps what was learned.
 
-    def __init__(self, folder: str, environ: Mapping[str, str]) -> None:
+    `home` is the store that a Python is put into which comes from the conda channel that
+    `REPRO_PYTHON_CHANNEL` names; without a store, none does.
+    """
+
+    def __init__(self, folder: str, environ: Mapping[str, str], home: str = "") -> None:
         """Look nothing up yet."""
         self._environ = environ
         self._memo = Memo(os.path.join(folder, "interpreters.json"))
+        self._home = home
+        self.progress: Progress = _silent
 
     def find(self, version: str, source: str = "") -> Python:
         """Give the newest Python whose version begins with `version`, such as `3.11`.
 
-        An empty version means that of the running interpreter. A variable such as
-        `REPRO_PYTHON_3_11` decides alone; then come the running interpreter, `PATH`, pyenv's
-        versions and uv's. `source` is the file to name when there is none: InterpreterMissing.
+        An empty version means that of the running interpreter; of a range such as `>=3.11` the
+        running one is taken if it lies in it. A variable such as `REPRO_PYTHON_3_11` decides
+        alone; then come the running interpreter, `PATH`, pyenv's versions, uv's, and the conda
+        channel. `source` is the file to name when there is none: InterpreterMissing.
         """
         version = version or sys.version.split(maxsplit=1)[0]
-        named = self._named(version)
-        if named is not None:
-            return named
-        fits = [p for p in self._pythons([_name(version)]) if _matches(p, version)]
-        if not fits:
+        if is_range(version):
+            return self._within(version, source)
+        found = self._newest(version) or self._fetched(version)
+        if found is None:
             raise self._missing(version, source)
-        return max(fits, key=_preference)
+        return found
+
+    def nearest(self, version: str) -> Python:
+        """Give the Python that is most like one of `version`; the running one if none is."""
+        minor = ".".join(version.split(".")[:2])
+        running = sys.version.split(maxsplit=1)[0]
+        return self._newest(version) or self._newest(minor) or self.find(running)
 
     def fitting(self, identity: Interpreter) -> Python:
-        """Give a Python that is exactly `identity`, as a lock names it, or InterpreterMissing."""
+        """Give the Python that `identity` names in a lock, or InterpreterMissing."""
         named = self._named(identity.version)
-        if named is not None and named.identity == identity:
+        if named is not None and agree(named.identity, identity):
             return named
         for python in self._pythons([_name(identity.version)]):
-            if python.identity == identity:
+            if agree(python.identity, identity):
                 return python
+        fetched = self._fetched(identity.version)
+        if fetched is not None and agree(fetched.identity, identity):
+            return fetched
         raise InterpreterMissing(
             f"`{identity}` ({identity.abi}, {identity.platform}) of the lock is not here",
             hints=[
                 self._found(),
                 f"install it, or set `{_variable(identity.version)}` to its path",
+                *self._channel_hint(),
                 "or lock again for a python that is here, with `repro run --relock`",
             ],
         )
@@ -100,6 +119,38 @@ class Interpreters:
         python = look(candidate, self._environ, self._memo)
         self._memo.save()
         return python
+
+    def _newest(self, version: str) -> Python | None:
+        named = self._named(version)
+        if named is not None:
+            return named
+        fits = [p for p in self._pythons([_name(version)]) if _matches(p, version)]
+        return max(fits, key=_preference) if fits else None
+
+    def _within(self, versions: str, source: str) -> Python:
+        running = ".".join(str(n) for n in sys.version_info[:3])
+        if satisfies(running, versions):
+            return self.find(running, source)
+        names = [f"python3.{minor}" for minor in range(OLDEST[1], NEWEST_NAMED + 1)]
+        fits = [p for p in self._pythons(names) if satisfies(p.identity.version, versions)]
+        if not fits:
+            raise self._missing(versions, source)
+        return max(fits, key=_preference)
+
+    def _fetched(self, version: str) -> Python | None:
+        """Take a Python from the conda channel that the caller allows for it."""
+        if not (self._home and self._environ.get("REPRO_PYTHON_CHANNEL")):
+            return None
+        from repro.environments.conda import python_from_channel
+
+        candidate = python_from_channel(self._home, self._environ, version, self.progress)
+        python = self.probe(candidate)
+        return python if python and _matches(python, version) else None
+
+    def _channel_hint(self) -> list[str]:
+        if self._environ.get("REPRO_PYTHON_CHANNEL"):
+            return []
+        return ["or let it come from a conda channel: `REPRO_PYTHON_CHANNEL=conda-forge`"]
 
     def _named(self, version: str) -> Python | None:
         parts = version.split(".")
@@ -145,8 +196,11 @@ class Interpreters:
         ways = [
             f"set `{_variable(version)}` to the path of one",
             f"or install it: `pyenv install {version}` or `uv python install {version}`",
+            *self._channel_hint(),
         ]
-        if _numbers(version) < OLDEST:
+        if is_range(version):
+            ways = [f"install one: `uv python install '{version}'`"]
+        elif _numbers(version) < OLDEST:
             ways = [f"python {'.'.join(map(str, OLDEST))} is the oldest that is supported"]
         return InterpreterMissing(
             f"python {version} was asked for{asker} and is not here",
@@ -157,6 +211,44 @@ class Interpreters:
         names = [f"python3.{minor}" for minor in range(OLDEST[1], NEWEST_NAMED + 1)]
         found = sorted(self._pythons(names), key=_preference)
         return "found: " + (", ".join(f"{p.identity.version} ({p.base})" for p in found) or "none")
+
+
+def _silent(_text: str) -> None:
+    """Tell nobody."""
+
+
+def agree(found: Interpreter, locked: Interpreter) -> bool:
+    """Say whether a Python is the one of a lock.
+
+    The version of macOS that it was built for does not matter, nor for which other processors.
+    """
+    (system, machine), (locked_system, locked_machine) = _kind(found), _kind(locked)
+    return (
+        replace(found, platform="") == replace(locked, platform="")
+        and system == locked_system
+        and machine in (locked_machine, "universal2")
+    )
+
+
+def is_range(version: str) -> bool:
+    """Say whether a requested Python is a range, such as `>=3.11,<3.13`, and no version."""
+    return any(char in COMPARED for char in version)
+
+
+def satisfies(version: str, wanted: str) -> bool:
+    """Say whether a version of Python is one that was asked for; nothing asks for any.
+
+    A range that nobody can read is satisfied by none.
+    """
+    if not is_range(wanted):
+        asked = wanted.split(".") if wanted else []
+        return version.split(".")[: len(asked)] == asked
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        return SpecifierSet(wanted).contains(version, prereleases=True)
+    except InvalidSpecifier:
+        return False
 
 
 def look(candidate: str, environ: Mapping[str, str], memo: Memo, folder: str = "") -> Python | None:
@@ -282,8 +374,12 @@ def _name(version: str) -> str:
 
 
 def _matches(python: Python, version: str) -> bool:
-    asked = version.split(".")
-    return python.identity.version.split(".")[: len(asked)] == asked
+    return satisfies(python.identity.version, version)
+
+
+def _kind(identity: Interpreter) -> tuple[str, str]:
+    parts = identity.platform.split("-")
+    return parts[0], parts[-1]
 
 
 def _preference(python: Python) -> tuple[bool, tuple[int, ...], bool]:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import html
 import json
 import os
-import re
 
 from repro.environments import urls
+from repro.environments.demand import normal
+from repro.errors import EnvironmentFailed
 from repro.lock import Artifact
+from repro.value import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from repro.environments.demand import Demand
     from repro.environments.interpreters import Python
     from repro.environments.tools import Session
+
+NOTHING: Mapping[str, Artifact] = {}
 
 
 class Pip:
@@ -31,21 +35,44 @@ class Pip:
         """Give its name and version, as `pip 23.2.1`; something was resolved before."""
         return " ".join(session.run(self._python, "-m", "pip", "--version").split()[:2])
 
-    def resolve(self, demand: Demand, python: Python, session: Session) -> list[Artifact]:
-        """Find what `demand` needs on `python`, one file each."""
+    def resolve(
+        self,
+        demand: Demand,
+        python: Python,
+        session: Session,
+        *,
+        keep: Mapping[str, Artifact] = NOTHING,
+        exclude_newer: str = "",
+    ) -> list[Artifact]:
+        """Find what `demand` needs on `python`, one file each.
+
+        What `keep` names stays as it is, all of it or nothing. pip resolves for this machine.
+        """
         self._prepare(python, session)
+        pins = [f"{a.name}=={a.version}" for a in keep.values() if a.kind in ("wheel", "sdist")]
+        more = (f"--uploaded-prior-to={exclude_newer}",) if exclude_newer else ()
+        try:
+            return self._resolved(demand, session, (*demand.constraints, *pins), more)
+        except EnvironmentFailed:
+            if not pins:
+                raise
+            return self._resolved(demand, session, demand.constraints, more)
+
+    def _resolved(
+        self, demand: Demand, session: Session, constraints: Iterable[str], more: Iterable[str]
+    ) -> list[Artifact]:
         sources = (*demand.checkouts, *(package.line for package in demand.packages))
-        requirements, constraints = demand.written(session, sources)
+        requirements, _given = demand.written(session, sources)
         report = os.path.join(session.folder, "report.json")
         session.run(
             *(self._python, "-m", "pip", "install", "--dry-run", "--ignore-installed"),
-            *("--report", report),
+            *("--report", report, *more),
             *(() if demand.sdists else ("--only-binary=:all:",)),
-            *("-c", constraints, "-r", requirements),
+            *("-c", session.write_lines("pins.txt", constraints), "-r", requirements),
         )
         with open(report, encoding="utf-8") as file:
             told = json.load(file)
-        return [_artifact(item, demand) for item in told["install"]]
+        return [_artifact(item, demand, told["environment"]) for item in told["install"]]
 
     def create(self, python: Python, prefix: str, session: Session) -> None:
         """Make an empty virtual environment of `python`."""
@@ -53,15 +80,25 @@ class Pip:
         session.run(python.base, "-I", "-m", "venv", "--without-pip", prefix)
 
     def install(
-        self, artifacts: Iterable[Artifact], root: str, prefix: str, session: Session
+        self,
+        artifacts: Iterable[Artifact],
+        root: str,
+        prefix: str,
+        session: Session,
+        *,
+        fresh: bool = False,
     ) -> None:
-        """Install exactly `artifacts`; local ones lie below `root`."""
+        """Install exactly `artifacts`; local ones lie below `root`.
+
+        With `fresh`, again and without pip's cache.
+        """
         artifacts = list(artifacts)
         files = [a for a in artifacts if a.kind in ("wheel", "sdist")]
         sources = [a.url for a in artifacts if a.kind == "vcs"]
         sources += [os.path.join(root, a.url) for a in artifacts if a.kind == "directory"]
         target = os.path.join(prefix, "bin", "python")
-        install = (self._python, "-m", "pip", "--python", target, "install", "--no-deps")
+        install = [self._python, "-m", "pip", "--python", target, "install", "--no-deps"]
+        install += ["--force-reinstall", "--no-cache-dir"] if fresh else []
         if files:
             pins = [f"{a.name}=={a.version} --hash=sha256:{a.digest}" for a in files]
             ready = ["--only-binary=:all:"] if all(a.kind == "wheel" for a in files) else []
@@ -80,9 +117,34 @@ class Pip:
         self._python = os.path.join(folder, "bin", "python")
 
 
-def _artifact(item: dict[str, Any], demand: Demand) -> Artifact:
+def _artifact(item: dict[str, Any], demand: Demand, environment: dict[str, str]) -> Artifact:
     """Read one entry of pip's installation report."""
-    name = re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower()
+    extras = tuple(sorted(map(normal, item.get("requested_extras", ()))))
+    needs = _needs(item["metadata"].get("requires_dist", ()), extras, environment)
+    return replace(_source(item, demand), extras=extras, depends=needs)
+
+
+def _needs(
+    lines: Iterable[str], extras: Iterable[str], environment: dict[str, str]
+) -> tuple[str, ...]:
+    """Give the names of what is needed, where `environment` are the values of the markers."""
+    from packaging.requirements import Requirement
+
+    chosen = [{**environment, "extra": extra} for extra in ("", *extras)]
+    found = map(Requirement, lines)
+    return tuple(
+        sorted(
+            {
+                normal(r.name)
+                for r in found
+                if r.marker is None or any(r.marker.evaluate(one) for one in chosen)
+            }
+        )
+    )
+
+
+def _source(item: dict[str, Any], demand: Demand) -> Artifact:
+    name = normal(item["metadata"]["name"])
     version = item["metadata"]["version"]
     source = item["download_info"]
     url = source["url"]
@@ -96,9 +158,19 @@ def _artifact(item: dict[str, Any], demand: Demand) -> Artifact:
         name=name,
         version=version,
         kind="wheel" if urls.filename(url).endswith(".whl") else "sdist",
-        digest=source["archive_info"]["hashes"]["sha256"],
+        digest=_allowed(name, source["archive_info"]["hashes"]["sha256"], demand),
         filename=urls.filename(url),
         url=urls.kept(url, demand.root),
+    )
+
+
+def _allowed(name: str, sha256: str, demand: Demand) -> str:
+    """Refuse a file that is none of those that were asked for: pip tells of one alone."""
+    if sha256 in demand.hashes.get(name, (sha256,)):
+        return sha256
+    raise EnvironmentFailed(
+        f"the file of `{name}` has none of the hashes given for it",
+        hints=["write the hashes of the requirements again, those of all platforms"],
     )
 
 

@@ -5,45 +5,26 @@ from __future__ import annotations
 import os
 
 from repro.environments import cache, records, uv
-from repro.environments.demand import demand
-from repro.environments.interpreters import Interpreters
+from repro.environments.interpreters import Interpreters, agree
 from repro.environments.pip import Pip
+from repro.environments.placing import census
+from repro.environments.resolving import Resolver, here, placed
 from repro.environments.tools import session
+from repro.environments.wheelstore import WheelStore
 from repro.errors import EnvironmentFailed, Unsupported, UsageError
-from repro.lock import EnvironmentLock
 from repro.spec import PythonEnvironment
 from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Any, Protocol
+    from collections.abc import Mapping
+    from typing import Any
 
-    from repro.environments import interpreters
-    from repro.environments.demand import Demand
+    from repro.environments.resolving import Tool
     from repro.environments.tools import Session
-    from repro.lock import Artifact
-    from repro.ports import Progress
+    from repro.lock import Artifact, EnvironmentLock
+    from repro.ports import LockRequest, Progress, Unmet
     from repro.spec import Environment
-
-    class Tool(Protocol):
-        """What resolves and installs."""
-
-        def version(self, session: Session) -> str:
-            """Give its name and version."""
-
-        def resolve(
-            self, demand: Demand, python: interpreters.Python, session: Session
-        ) -> list[Artifact]:
-            """Find what `demand` needs on `python`, one file each."""
-
-        def create(self, python: interpreters.Python, prefix: str, session: Session) -> None:
-            """Make an empty virtual environment of `python`."""
-
-        def install(
-            self, artifacts: Iterable[Artifact], root: str, prefix: str, session: Session
-        ) -> None:
-            """Install exactly `artifacts`; local ones lie below `root`."""
 
 
 TOOLS = ("auto", "uv", "pip")
@@ -54,6 +35,8 @@ class VirtualEnvironment:
 
     def __init__(self, prefix: str, lock: files.Lock) -> None:
         """Take the lock that announces the use."""
+        self.prefix = prefix
+        self.image = ""
         self.variables: Mapping[str, str] = {"VIRTUAL_ENV": prefix}
         self.path: tuple[str, ...] = (os.path.join(prefix, "bin"),)
         self._lock = lock
@@ -90,42 +73,64 @@ class Python:
         self._wanted = tool
         self._sdists = sdists
         self._root = root
-        self._interpreters = Interpreters(os.path.join(home, "memo"), environ)
+        self._interpreters = Interpreters(os.path.join(home, "memo"), environ, home)
 
-    def lock(self, request: Environment, progress: Progress) -> EnvironmentLock:
-        """Resolve `request` for this machine; local packages and checkouts run their build.
+    def lock(self, request: LockRequest, progress: Progress) -> tuple[EnvironmentLock, ...]:
+        """Resolve a request for each platform; local packages and checkouts run their build.
 
         Raises InterpreterMissing, EnvironmentFailed with the resolver's reason, or Unreachable.
         A request for no packages needs no network.
         """
-        if not isinstance(request, PythonEnvironment):
+        wanted = request.environment
+        if not isinstance(wanted, PythonEnvironment):
             raise Unsupported("this environment is no python environment")
-        python = self._interpreters.find(request.python, request.source)
-        wanted = demand(request, self._root, sdists=self._sdists)
-        if not (wanted.lines or wanted.checkouts or wanted.packages):
-            return EnvironmentLock(kind=self.kind, interpreter=python.identity)
-        progress(f"resolving the packages of `{request.source}` for {python.identity}")
-        message = f"the packages of `{request.source}` cannot be resolved for {python.identity}"
-        tool = self._tool()
+        self._interpreters.progress = progress
+        resolver = Resolver(
+            self._home,
+            self._environ,
+            self._interpreters,
+            self._tool(),
+            sdists=self._sdists,
+            root=self._root,
+        )
         try:
-            with session(self._home, self._environ, message) as work:
-                artifacts = tool.resolve(wanted, python, work)
-                version = tool.version(work)
+            return resolver.lock(wanted, request, progress)
         except OSError as error:
             raise files.explained(error, "resolving packages") from None
-        return EnvironmentLock(
-            kind=self.kind,
-            interpreter=python.identity,
-            artifacts=tuple(sorted(artifacts, key=lambda a: a.name)),
-            tool=version,
-        )
+
+    def unmet(self, wanted: Environment, lock: EnvironmentLock) -> tuple[Unmet, ...]:
+        """Say what of a request its lock does not satisfy. Nothing is resolved or fetched."""
+        if not isinstance(wanted, PythonEnvironment):
+            raise Unsupported("this environment is no python environment")
+        from repro.environments.unmet import unmet
+
+        return unmet(wanted, self.bound(lock, wanted.python))
+
+    def bound(self, lock: EnvironmentLock, python: str = "") -> EnvironmentLock:
+        """Give a lock that another tool wrote as one of this machine; one of repro as it is.
+
+        `python` is the version that the request asks for. Raises InterpreterMissing.
+        """
+        if lock.interpreter.implementation or lock.kind != self.kind:
+            return lock
+        from repro.environments import binding
+
+        versions = lock.interpreter.version
+        asked = python if python or not versions else versions
+        found = self._interpreters.find(asked, "the lock")
+        name = lock.platform or here()
+        return binding.bound(lock, placed(found, name).identity, name)
 
     def realize(self, lock: EnvironmentLock, progress: Progress) -> VirtualEnvironment:
         """Make the environment of `lock`, or find it made; it stays until it is released.
 
+        One in which a file was changed or removed since it was made is made again.
+
         Raises InterpreterMissing, EnvironmentFailed, Unreachable or NoSpace; nothing half-made
         is left then.
         """
+        lock = self.bound(lock)
+        self._interpreters.progress = progress
 
         def build(prefix: str, held: files.Lock) -> Mapping[str, Any]:
             progress(f"making an environment for {lock.interpreter}")
@@ -135,7 +140,9 @@ class Python:
             python = self._interpreters.probe(
                 os.path.realpath(os.path.join(prefix, "bin", "python"))
             )
-            return python is not None and python.identity == lock.interpreter
+            if python is None or not agree(python.identity, lock.interpreter):
+                return False
+            return list(census(prefix)) == cache.marker(prefix).get("placed")
 
         try:
             prefix, shared = cache.enter(
@@ -149,11 +156,35 @@ class Python:
         python = self._interpreters.fitting(lock.interpreter)
         tool = self._tool()
         message = f"the environment for {lock.interpreter} cannot be made"
+        ready = [a for a in lock.artifacts if a.kind == "wheel"]
+        others = [a for a in lock.artifacts if a.kind != "wheel"]
         with session(self._home, self._environ, message, keep=[held.fd]) as work:
             tool.create(python, prefix, work)
-            tool.install(lock.artifacts, self._root, prefix, work)
-            records.verify(prefix, lock.artifacts)
-            return {"python": python.base, "tool": tool.version(work)}
+            store = WheelStore(self._home, self._environ, self._root)
+            placed = store.install(ready, prefix, python, work)
+            self._complete(lock, others, tool, prefix, work)
+            return {"python": python.base, "tool": tool.version(work), "placed": placed}
+
+    def _complete(
+        self,
+        lock: EnvironmentLock,
+        others: list[Artifact],
+        tool: Tool,
+        prefix: str,
+        work: Session,
+    ) -> None:
+        """Build and install what is no wheel; then all that was locked is there, and no more."""
+        names = {artifact.name for artifact in others}
+        for fresh in (False, True):
+            if others:
+                tool.install(others, self._root, prefix, work, fresh=fresh)
+            try:
+                records.verify(prefix, lock.artifacts, hashed=names)
+            except EnvironmentFailed:
+                if fresh or not others:
+                    raise  # else what the tool keeps of an earlier build may have been changed
+            else:
+                return
 
     def _tool(self) -> Tool:
         if self._wanted == "pip":

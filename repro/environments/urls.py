@@ -21,12 +21,13 @@ def path(url: str) -> str:
 
 
 def public(url: str) -> str:
-    """Give `url` without credentials; the login name of ssh is none."""
+    """Give `url` without credentials, which a query may be; the login name of ssh is none."""
     parts = urlsplit(url)
+    query = "" if parts.scheme in ("http", "https") else parts.query
     login, _, host = parts.netloc.rpartition("@")
     name = login.partition(":")[0]
     kept = f"{name}@{host}" if name and parts.scheme in LOGINS else host
-    return urlunsplit(parts._replace(netloc=kept, fragment=""))
+    return urlunsplit(parts._replace(netloc=kept, query=query, fragment=""))
 
 
 def filename(url: str) -> str:

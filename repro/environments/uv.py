@@ -1,35 +1,38 @@
-"""uv: resolves to a PEP 751 lock, and installs from one."""
+"""uv: resolves to a PEP 751 lock, and builds and installs what is not ready to be unpacked."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import tomllib
 
-from repro import digest
-from repro.environments import urls, wheels
-from repro.environments.demand import parted
-from repro.errors import EnvironmentFailed
-from repro.lock import Artifact
-from repro.system import files
+from repro import platforms
+from repro.environments import urls
+from repro.environments.choice import Choice
+from repro.environments.demand import normal, parted
+from repro.lock import EnvironmentLock
+from repro.lockfiles import pylock
+from repro.value import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from repro.environments.demand import Demand
     from repro.environments.interpreters import Python
     from repro.environments.tools import Session
-    from repro.lock import Interpreter
+    from repro.lock import Artifact
 
 # The settings of a project that happens to be near must not leak in, nor may uv fetch a Python.
 ALONE = ("--no-config", "--no-python-downloads")
 NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*@")
+ANNOTATED = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[([^\]]*)\])?\s*(?:==|@)[^#]*(?:#\s+via (.*))?$")
+FOUND_AT = re.compile(r"\s+# from (\S+)$")
 OPTIONS = {"--pre": "--prerelease=allow", "--trusted-host": "--allow-insecure-host="}
 """What uv does not read from a requirements file, and how its command line calls it."""
+NOTHING: Mapping[str, Artifact] = {}
 
 
 def find(environ: Mapping[str, str]) -> str:
@@ -56,31 +59,61 @@ class Uv:
         """Give its name and version, as `uv 0.8.1`."""
         return " ".join(session.run(self._binary, "--version").split()[:2])
 
-    def resolve(self, demand: Demand, python: Python, session: Session) -> list[Artifact]:
-        """Find what `demand` needs on `python`, one file each."""
+    def resolve(
+        self,
+        demand: Demand,
+        python: Python,
+        session: Session,
+        *,
+        keep: Mapping[str, Artifact] = NOTHING,
+        exclude_newer: str = "",
+    ) -> list[Artifact]:
+        """Find what `demand` needs on `python`, one file each.
+
+        What is resolved for is the identity of `python`, which may be one of another platform;
+        it is started for builds alone. What `keep` names stays as it is where it still satisfies.
+        """
         sources = self._sources(demand, python, session)
         requirements, constraints = demand.written(session, sources.values())
-        told = self._compiled(
-            demand,
-            python,
-            session,
+        arguments = (
+            *((f"--exclude-newer={exclude_newer}",) if exclude_newer else ()),
             *(() if demand.sdists else ("--only-binary=:all:",)),
             *(f"--no-binary={name}" for name in sources),
+            *(("--no-deps", "--index-strategy=unsafe-best-match") if demand.exact else ()),
             *("--constraints", constraints, requirements),
         )
-        return [_artifact(package, demand, python.identity) for package in told]
+        choice = Choice(demand, python.identity, keep)
+        told = self._compiled(demand, python, session, arguments, keep.values())
+        found = [choice.artifact(package) for package in told]
+        if demand.exact:
+            return found
+        return self._annotated(found, self._command(demand, python, arguments), session)
+
+    def exported(self, folder: str, python: Python, session: Session) -> str:
+        """Give what the `uv.lock` in `folder` says, as the text of a requirements file."""
+        return session.run(
+            *(self._binary, "export", *ALONE, "--python", python.base, "--frozen"),
+            *("--format=requirements.txt", "--no-header", "--no-annotate", "--project", folder),
+        )
 
     def create(self, python: Python, prefix: str, session: Session) -> None:
         """Make an empty virtual environment of `python`."""
         session.run(self._binary, "venv", *ALONE, "--python", python.base, prefix)
 
     def install(
-        self, artifacts: Iterable[Artifact], root: str, prefix: str, session: Session
+        self,
+        artifacts: Iterable[Artifact],
+        root: str,
+        prefix: str,
+        session: Session,
+        *,
+        fresh: bool = False,
     ) -> None:
         """Install exactly `artifacts`; local ones lie below `root`.
 
-        Files are copied: a hard link would let a change in one environment reach uv's cache and
-        all others. Byte-code is compiled now, since a step may not write into its environment.
+        With `fresh`, again and without uv's cache. Files are copied: a hard link would let a
+        change in one environment reach uv's cache and all others. Byte-code is compiled now,
+        since a step may not write into its environment.
         """
         artifacts = list(artifacts)
         folders = [os.path.join(root, a.url) for a in artifacts if a.kind == "directory"]
@@ -89,9 +122,10 @@ class Uv:
             *(self._binary, "pip", "install", *ALONE),
             *("--python", os.path.join(prefix, "bin", "python")),
             *("--no-deps", "--link-mode=copy", "--compile-bytecode"),
+            *(("--reinstall", "--no-cache") if fresh else ()),
         )
         if others:
-            lock = session.write_lines("pylock.environment.toml", _pylock(others, root))
+            lock = session.write_lines("pylock.environment.toml", (_pylock(others, root),))
             ready = ["--no-build"] if all(a.kind == "wheel" for a in others) else []
             session.run(*install, *ready, "-r", lock)
         if folders:  # named as arguments: only then does uv not take an older build of a folder
@@ -116,21 +150,80 @@ class Uv:
         uv would otherwise take what it knows of a folder until its `pyproject.toml` is touched.
         """
         asked = session.write_lines("source.txt", (*demand.options, line))
-        told = self._compiled(demand, python, session, "--no-deps", "--refresh", asked)
+        told = self._compiled(demand, python, session, ("--no-deps", "--refresh", asked))
         return str(told[0]["name"]) if told else ""  # a marker may exclude it
 
+    def _command(self, demand: Demand, python: Python, arguments: Sequence[str]) -> Iterator[str]:
+        yield from (self._binary, "pip", "compile", *ALONE, "--no-header", "--quiet")
+        yield from ("--python", python.base, f"--python-version={python.identity.version}")
+        for platform in platforms.PLATFORMS:
+            if platform.python == python.identity.platform:
+                yield f"--python-platform={platform.uv}"
+        for word, value in map(parted, demand.options):
+            if word in OPTIONS:
+                yield OPTIONS[word] + value
+        yield from arguments
+
     def _compiled(
-        self, demand: Demand, python: Python, session: Session, *arguments: str
+        self,
+        demand: Demand,
+        python: Python,
+        session: Session,
+        arguments: Sequence[str],
+        keep: Iterable[Artifact] = (),
     ) -> list[dict[str, Any]]:
-        parts = [parted(option) for option in demand.options]
-        told = session.run(
-            *(self._binary, "pip", "compile", *ALONE, "--python", python.base),
-            *("--format=pylock.toml", "--no-header", "--no-annotate"),
-            *(OPTIONS[word] + value for word, value in parts if word in OPTIONS),
-            *arguments,
-        )
-        packages = tomllib.loads(told).get("packages", ())
+        """Give the packages of the lock that uv writes; it prefers what its file says before."""
+        known = [a for a in keep if a.kind != "directory"]
+        file = session.write_lines("pylock.resolved.toml", (_pylock(known, demand.root),))
+        command = self._command(demand, python, arguments)
+        session.run(*command, "--format=pylock.toml", "--no-annotate", "--output-file", file)
+        with open(file, "rb") as written:
+            packages = tomllib.load(written).get("packages", ())
         return [_absolute(package, session.folder) for package in packages]
+
+    @staticmethod
+    def _annotated(
+        found: list[Artifact], command: Iterable[str], session: Session
+    ) -> list[Artifact]:
+        """Add who needs what, which extras, and where it was found: uv tells it in comments."""
+        pins = [f"{a.name}=={a.version}" for a in found if a.kind in ("wheel", "sdist")]
+        file = session.write_lines("resolved.txt", pins)
+        session.run(
+            *(*command, "--format=requirements.txt", "--no-strip-extras"),
+            *("--annotation-style=line", "--emit-index-annotation", "--output-file", file),
+        )
+        with open(file, encoding="utf-8") as written:
+            graph = Graph(written.read())
+        return [graph.annotated(artifact) for artifact in found]
+
+
+class Graph:
+    """What the comments in a requirements file of uv say about its packages."""
+
+    def __init__(self, text: str) -> None:
+        """Read the file."""
+        self.needs: dict[str, set[str]] = {}
+        self.extras: dict[str, tuple[str, ...]] = {}
+        self.index: dict[str, str] = {}
+        name = ""
+        for line in text.splitlines():
+            if package := ANNOTATED.match(line):
+                name = normal(package[1])
+                extras = {normal(extra.strip()) for extra in (package[2] or "").split(",")}
+                self.extras[name] = tuple(sorted(extras - {""}))
+                for parent in (package[3] or "").split(", "):
+                    self.needs.setdefault(normal(parent.partition(" ")[0]), set()).add(name)
+            elif (place := FOUND_AT.match(line)) and not urls.path(place[1]):
+                self.index[name] = urls.public(place[1])
+
+    def annotated(self, artifact: Artifact) -> Artifact:
+        """Add what is known of a package."""
+        return replace(
+            artifact,
+            depends=tuple(sorted(self.needs.get(artifact.name, set()) - {artifact.name})),
+            extras=self.extras.get(artifact.name, ()),
+            index=self.index.get(artifact.name, ""),
+        )
 
 
 def _absolute(package: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -142,79 +235,10 @@ def _absolute(package: dict[str, Any], folder: str) -> dict[str, Any]:
     return package
 
 
-def _artifact(package: dict[str, Any], demand: Demand, python: Interpreter) -> Artifact:
-    """Read one package of a lock that uv wrote."""
-    name = package["name"]
-    if "directory" in package:
-        return demand.package(package["directory"]["path"]).artifact(name)
-    if "vcs" in package:
-        source = package["vcs"]
-        commit, inside = source["commit-id"], source.get("subdirectory")
-        url = urls.checkout(source["type"], source["url"], commit, inside)
-        return Artifact(name=name, version=package["version"], kind="vcs", digest=commit, url=url)
-    file = _file(package, python)
-    url = _url(file)
-    return Artifact(
-        name=name,
-        version=package["version"],
-        kind="wheel" if urls.filename(url).endswith(".whl") else "sdist",
-        digest=_sha256(file, url),
-        filename=urls.filename(url),
-        url=urls.kept(url, demand.root),
+def _pylock(artifacts: Iterable[Artifact], root: str) -> str:
+    """Write a lock for uv itself, in which every path is absolute."""
+    placed = tuple(
+        replace(a, depends=(), url=a.url if a.kind == "vcs" else urls.placed(a.url, root))
+        for a in artifacts
     )
-
-
-def _file(package: dict[str, Any], python: Interpreter) -> dict[str, Any]:
-    """Choose what to install: uv lists every wheel that fits, in no order, and the source."""
-    offered = {urls.filename(_url(wheel)): wheel for wheel in package.get("wheels", ())}
-    if offered:
-        return dict(offered[wheels.best(offered, python)])
-    return dict(package.get("archive") or package["sdist"])
-
-
-def _url(file: dict[str, Any]) -> str:
-    return str(file["url"]) if "url" in file else urls.of_path(file["path"])
-
-
-def _sha256(file: dict[str, Any], url: str) -> str:
-    """Give the hash of a file; older versions of uv leave it out for files on disk."""
-    known = file.get("hashes", {}).get("sha256")
-    if known:
-        return str(known)
-    path = urls.path(url)
-    if not path:
-        raise EnvironmentFailed(
-            f"no SHA-256 is known for `{urls.filename(url)}`",
-            hints=["take an index that publishes them, or a newer uv"],
-        )
-    with open(path, "rb") as content:
-        return digest.of_chunks(files.chunks(content.fileno()))
-
-
-def _pylock(artifacts: Iterable[Artifact], root: str) -> Iterator[str]:
-    """Write a PEP 751 lock. Strings of JSON are strings of TOML."""
-    yield 'lock-version = "1.0"'
-    yield 'created-by = "repro"'
-    for artifact in artifacts:
-        yield "[[packages]]"
-        yield f"name = {json.dumps(artifact.name)}"
-        yield f"version = {json.dumps(artifact.version)}"
-        yield _source(artifact, root)
-
-
-def _source(artifact: Artifact, root: str) -> str:
-    if artifact.kind == "vcs":
-        return _vcs(artifact)
-    file = (
-        f"{{ url = {json.dumps(urls.placed(artifact.url, root))},"
-        f' hashes = {{ sha256 = "{artifact.digest}" }} }}'
-    )
-    return f"wheels = [{file}]" if artifact.kind == "wheel" else f"sdist = {file}"
-
-
-def _vcs(artifact: Artifact) -> str:
-    place, _, inside = artifact.url.partition("#subdirectory=")
-    system, _, url = place.removesuffix(f"@{artifact.digest}").partition("+")
-    parts = {"type": system, "url": url, "commit-id": artifact.digest, "subdirectory": inside}
-    text = ", ".join(f"{key} = {json.dumps(value)}" for key, value in parts.items() if value)
-    return f"vcs = {{ {text} }}"
+    return pylock.encode((EnvironmentLock(kind="python", artifacts=placed),), {}).decode()

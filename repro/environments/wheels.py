@@ -1,92 +1,82 @@
-"""Which of several wheels of one version an interpreter installs, by the tags in their names."""
+"""Which of several wheels of one version an interpreter installs, by the tags in their names.
+
+A lock of another platform is made here as it would be made there, so nothing is asked of this
+machine: the tags are those that the platform of the interpreter has on every machine.
+"""
 
 from __future__ import annotations
 
+import functools
 import re
+
+from packaging import tags
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
     from repro.lock import Interpreter
 
-    Rank = tuple[int, ...]
-
-IMPLEMENTATIONS = {"cpython": "cp", "pypy": "pp"}
-LEGACY = {"manylinux2014": (2, 17), "manylinux2010": (2, 12), "manylinux1": (2, 5)}
-LIBC = re.compile(r"(manylinux|musllinux)_(\d+)_(\d+)_")
-BUILD = re.compile(r"[^-]+-[^-]+-(\d+)[^-]*-[^-]+-[^-]+-[^-]+$")
-MACOS_ARCHITECTURES = (
-    "arm64",
-    "x86_64",
-    "intel",
-    "fat64",
-    "fat3",
-    "fat32",
-    "universal2",
-    "universal",
-)
-MACOS = re.compile(rf"macosx_(\d+)_(\d+)_({'|'.join(MACOS_ARCHITECTURES)})$")
-LAST = (9,)
+GLIBC = 28  # manylinux_2_28, what `repro.platforms` tells uv
+OLDEST_GLIBC = {"x86_64": 5, "i686": 5}
+LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+MACOS = (13, 0)  # what uv takes a Mac for
+SHORT = {"cpython": "cp", "pypy": "pp", "graalpy": "graalpy"}
+ABI = re.compile(r"[a-z]+-?(\d+)([a-z]*)$")
 
 
 def best(filenames: Iterable[str], interpreter: Interpreter) -> str:
     """Give the wheel that fits most closely, as pip ranks them: PEP 425, then the build number.
 
-    All of them must be installable; this says which one is preferred.
+    Empty where none can be installed.
     """
-    return min(filenames, key=lambda name: (_rank(name, interpreter), _build(name), name))
+    ranks = _ranks(interpreter)
+    ranked = []
+    for filename in filenames:
+        try:
+            _name, _version, build, found = parse_wheel_filename(filename)
+        except InvalidWheelFilename:
+            continue
+        fitting = [ranks[str(tag)] for tag in found if str(tag) in ranks]
+        if fitting:
+            ranked.append((min(fitting), -build[0] if build else 0, filename))
+    return min(ranked)[2] if ranked else ""
 
 
-def _rank(filename: str, interpreter: Interpreter) -> Rank:
-    pythons, abis, platforms = filename.removesuffix(".whl").split("-")[-3:]
-    return min(
-        _tag(python, abi, platform, interpreter)
-        for python in pythons.split(".")
-        for abi in abis.split(".")
-        for platform in platforms.split(".")
-    )
+@functools.lru_cache(maxsize=8)
+def _ranks(interpreter: Interpreter) -> Mapping[str, int]:
+    ranks: dict[str, int] = {}
+    for tag in _tags(interpreter):
+        ranks.setdefault(str(tag), len(ranks))
+    return ranks
 
 
-def _tag(python: str, abi: str, platform: str, interpreter: Interpreter) -> Rank:
-    """Rank one tag: own ABI, stable ABI, no ABI, older stable ABIs, any Python; then `any`."""
-    own = IMPLEMENTATIONS.get(interpreter.implementation, "??")
-    minor = int(interpreter.version.split(".")[1])
-    age = _age(python, minor)
-    kind = ("any" if platform == "any" else abi if abi in ("none", "abi3") else "own") + python[:2]
-    ranks = {
-        f"own{own}": (0, *_platform(platform)) if age == 0 else LAST,
-        f"abi3{own}": (1 if age == 0 else 3, age, *_platform(platform)),
-        f"none{own}": (2, *_platform(platform)) if age == 0 else LAST,
-        "nonepy": (4, age, *_platform(platform)),
-        f"any{own}": (5,) if age == 0 else LAST,
-        "anypy": (6, age),
-    }
-    return ranks.get(kind, LAST)
+def _tags(interpreter: Interpreter) -> Iterator[tags.Tag]:
+    major, minor = (int(part) for part in interpreter.version.split(".")[:2])
+    places = list(_platforms(interpreter.platform))
+    short = SHORT.get(interpreter.implementation, interpreter.implementation)
+    own = f"{short}{major}{minor}"
+    if interpreter.implementation == "cpython":
+        known = ABI.match(interpreter.abi)
+        flags = known[2] if known else ""
+        abis = [f"{own}{flags}", *([own] if "d" in flags else [])]
+        yield from tags.cpython_tags((major, minor), abis, places)
+    else:  # `abi` is the tag of byte-code; that of extension modules begins alike
+        abis = [f"{interpreter.abi}_{short}{api}" for api in range(73, 60, -1)]
+        yield from tags.generic_tags(own, abis, places)
+    yield from tags.compatible_tags((major, minor), own, places)
 
 
-def _age(python: str, minor: int) -> int:
-    """Say how far a Python tag is from 3.`minor`: py311 before py3 before py310."""
-    major, its_minor = python[2:3], python[3:]
-    if major != "3" or not (its_minor.isdigit() or not its_minor):
-        return 1000
-    if not its_minor:
-        return 1
-    return 0 if int(its_minor) == minor else 1 + minor - int(its_minor)
-
-
-def _platform(platform: str) -> Rank:
-    """Rank a platform tag: the plain one first, as made for this machine; then newest first."""
-    if found := LIBC.match(platform):
-        return (1 if found[1] == "manylinux" else 2, -int(found[2]), -int(found[3]), 0)
-    if (legacy := LEGACY.get(platform.partition("_")[0])) is not None:
-        return (1, -legacy[0], -legacy[1], 1)
-    if found := MACOS.match(platform):
-        return (1, -int(found[1]), -int(found[2]), MACOS_ARCHITECTURES.index(found[3]))
-    return (0,)
-
-
-def _build(filename: str) -> int:
-    """Rank the optional build number, the third of six parts: the highest first."""
-    found = BUILD.match(filename)
-    return -int(found[1]) if found else 0
+def _platforms(platform: str) -> Iterator[str]:
+    """Give the platform tags that fit, the newest first."""
+    system, _, machine = platform.partition("-")
+    if system == "linux":
+        for minor in range(GLIBC, OLDEST_GLIBC.get(machine, 17) - 1, -1):
+            yield f"manylinux_2_{minor}_{machine}"
+            if minor in LEGACY:
+                yield f"{LEGACY[minor]}_{machine}"
+    if system == "macosx":
+        yield from tags.mac_platforms(MACOS, machine.rpartition("-")[2])
+    else:
+        yield platform.replace("-", "_").replace(".", "_")

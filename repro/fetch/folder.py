@@ -13,6 +13,7 @@ import time
 
 from repro import digest, manifest, source, spec, value
 from repro.errors import SourceUnusable
+from repro.lockfiles import names
 from repro.manifest import Entry
 from repro.source import Source
 from repro.system import files
@@ -301,16 +302,20 @@ def _below(root: str, path: str) -> Iterator[str]:
     if os.path.islink(place) or not os.path.isdir(place):
         yield path
         return
-    for base, folders, names in os.walk(place):
+    for base, folders, found in os.walk(place):
         folders[:] = sorted(name for name in folders if name not in NEVER)
         links = [name for name in folders if os.path.islink(os.path.join(base, name))]
-        for name in sorted([*names, *links]):
+        for name in sorted([*found, *links]):
             yield os.path.relpath(os.path.join(base, name), root)
 
 
 def _project_names(contents: dict[str, str]) -> list[str]:
-    """Give the files that could be the MLproject file."""
-    return sorted(n for n in contents if "/" not in n and n.lower().startswith("mlproject"))
+    """Give the files that could be the MLproject file or a lock file."""
+    return sorted(
+        n
+        for n in contents
+        if ("/" not in n and n.lower().startswith("mlproject")) or names.is_lock(n)
+    )
 
 
 def now_ns() -> int:

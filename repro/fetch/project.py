@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from repro import manifest, mlproject, requirements, schemas, spec
+from repro import condafile, manifest, mlproject, schemas, spec
 from repro.errors import ProjectInvalid
+from repro.lockfiles import names
 from repro.value import replace
 
 TYPE_CHECKING = False
@@ -67,7 +68,13 @@ def load(tree: Tree, report: Callable[[Problem], None]) -> tuple[Project, tuple[
         if problem.level == "warning":
             report(problem)
     project = _with_packages(decoded.project, reader)
-    return project, tuple(reader.paths)
+    locked = {
+        entry.path: entry.content
+        for entry in tree.entries()
+        if names.is_lock(entry.path) and entry.kind in ("file", "exec")
+    }
+    reader.paths |= dict.fromkeys(locked)
+    return replace(project, lockfiles=locked), tuple(reader.paths)
 
 
 def _with_packages(project: Project, read: _Reader) -> Project:
@@ -84,14 +91,15 @@ def _with_packages(project: Project, read: _Reader) -> Project:
 
 def _filled(environment: Environment | None, read: _Reader) -> Environment | None:
     if isinstance(environment, spec.CondaEnvironment):
-        try:
-            python, dropped = requirements.from_conda(environment, read)
-        except ProjectInvalid:
-            return environment  # told when somebody wants that part
-        filled = _with_digests(python, read.tree)
-        return replace(environment, python=filled, dropped=tuple(dropped))
+        filled = condafile.fill(environment, read)
+        if filled.python is None:
+            return filled
+        return replace(filled, python=_with_digests(filled.python, read.tree))
     if isinstance(environment, spec.PythonEnvironment):
         return _with_digests(environment, read.tree)
+    if isinstance(environment, spec.DockerEnvironment) and environment.dockerfile:
+        seen = (entry for entry in read.tree.entries() if not names.is_lock(entry.path))
+        return replace(environment, context=manifest.of(seen))
     return environment
 
 
@@ -105,7 +113,8 @@ def _with_digests(environment: spec.PythonEnvironment, tree: Tree) -> spec.Pytho
     found = []
     for path, _nothing in environment.directories:
         inside = manifest.matcher((path.partition("[")[0],))
-        found.append((path, manifest.of(entry for entry in entries if inside(entry.path))))
+        seen = (e for e in entries if inside(e.path) and not names.is_lock(e.path))
+        found.append((path, manifest.of(seen)))
     return replace(
         environment,
         directories=tuple(found),

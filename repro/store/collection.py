@@ -103,7 +103,7 @@ def _reachable(blobs: Blobs, results: Results, gone: set[str]) -> set[str]:
         if result is None:
             continue
         trees = [result.outputs, result.artifacts, *(c["artifacts"] for c in result.children)]
-        found |= {*trees, result.log, str(result.parts.get("inputs"))}
+        found |= {*trees, result.log, result.provenance, str(result.parts.get("inputs"))}
         for name in trees:
             found |= contents(blobs, name)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from _thread import RLock
 
 from repro import digest
 from repro.errors import SourceUnusable
@@ -47,10 +48,15 @@ class Placement:
         self.memos = memos
         self.memory: dict[str, Any] = memos.get("placed", root) or {}
         self.noted: set[str] = set()
+        self.guard = RLock()  # steps that run at the same time write into the same folder
 
-    def made_by(self, step: str) -> Mapping[str, str]:
-        """Give the files, with their contents, that earlier runs of a step put here."""
-        return {path: row["content"] for path, row in self.memory.items() if step in row["steps"]}
+    def made_by(self, *steps: str) -> Mapping[str, str]:
+        """Give the files, with their contents, that earlier runs of some steps put here."""
+        return {
+            path: row["content"]
+            for path, row in self.memory.items()
+            if not set(steps).isdisjoint(row["steps"])
+        }
 
     def in_place(self, entries: Iterable[Entry]) -> bool:
         """Say whether all outputs stand here as they were written, by the state of the files.

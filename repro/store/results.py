@@ -26,7 +26,8 @@ class Result(Value):
     files that were made and of those logged through MLflow, and the log. `metrics` are
     (key, value, timestamp_ms, step), values as text. `children` are the runs that the code
     started below its own, dumped, each with the manifest of its files. Times are in nanoseconds.
-    `origin` says where the bytes came from: commit, dirty, time, sandbox level.
+    `origin` says where the bytes came from: commit, dirty, time, sandbox level. `provenance` is
+    the digest of its attestation, an in-toto statement.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Result(Value):
     system_ns: int = 0
     peak_bytes: int = 0
     origin: Mapping[str, Any] = {}
+    provenance: str = ""
 
 
 class Results:

@@ -2,6 +2,7 @@
 
 Prints `ready` when every job has. Then it waits for them (`wait`), cancels them (`cancel`),
 leaves them running (`leave`), or waits with a child that shares all its descriptors (`fork`).
+Confined jobs are so by the means after a colon.
 """
 
 import json
@@ -12,19 +13,26 @@ import threading
 import time
 
 from repro.backends.local import Local
-from repro.ports import Job
+from repro.backends.sandbox.means import Available
+from repro.ports import Confinement, Job
+from repro.spec import Resources
+from repro.value import load
+
+CLASSES = {kind.__name__: kind for kind in (Job, Confinement, Resources)}
 
 
-def submitted(fields):
+def submitted(plain, means):
     heard = threading.Event()
-    job = Job(**{**fields, "argv": tuple(fields["argv"])})
-    return Local().submit(job, lambda _, data: b"ready" in data and heard.set()), heard
+    job = load(plain, CLASSES)
+    available = Available(means={job.confinement.level: means}, program="/usr/bin/bwrap")
+    return Local(available).submit(job, lambda _, data: b"ready" in data and heard.set()), heard
 
 
 def main(how):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-    under_way = [submitted(fields) for fields in json.load(sys.stdin)]
+    how, _, means = how.partition(":")
+    under_way = [submitted(plain, means) for plain in json.load(sys.stdin)]
     for _, heard in under_way:
         heard.wait(30)
     if how == "fork" and os.fork() == 0:

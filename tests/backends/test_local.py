@@ -20,6 +20,7 @@ from backends.shapes import SHAPES
 from repro.backends.local import HERE, Local
 from repro.errors import Unreachable
 from repro.ports import Job, JobEnd
+from repro.value import dump
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="sees processes through /proc")
 FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -543,7 +544,6 @@ def test_the_end_of_the_command_ends_what_it_leaves_behind():
 @contextlib.contextmanager
 def host(how, *jobs):
     """Start a program that runs these jobs; give it, and itself as a job, once all are ready."""
-    fields = [{name: getattr(job, name) for name in Job.__fields__} for job in jobs]
     own = marked()
     with subprocess.Popen(
         [sys.executable, "-W", "error", os.path.join(FOLDER, "host.py"), how],
@@ -552,7 +552,7 @@ def host(how, *jobs):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
-        process.stdin.write(json.dumps(fields).encode())
+        process.stdin.write(json.dumps(dump(list(jobs))).encode())
         process.stdin.close()
         assert process.stdout.readline() == b"ready\n"
         yield process, own

@@ -160,7 +160,7 @@ def test_status_check_is_a_gate(demo, repro):
 
 def test_dry_run_runs_nothing(demo, repro):
     answer = repro("run", demo, *LOCAL, "--dry-run")
-    assert "would run" in answer.out
+    assert answer.out.startswith("main  run  ")
     assert repro("log").out.count("\n") == 1
 
 

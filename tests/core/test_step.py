@@ -24,7 +24,7 @@ STEP = Step(
     variables={"MODE": "fast"},
     outputs=("model.pkl",),
 )
-GOLDEN = "950a57fa514e0fc46d6149a237bedb5dddfcf4706e20c26397d7c930e5bf8fd1"
+GOLDEN = "9229a8e7bab09e35970c00b63c0fd22a2221a9b50172767ac78e0c1a872578bc"
 
 
 def test_key_golden():
@@ -59,7 +59,6 @@ def test_the_settings_of_every_step_are_part_of_the_format():
         {"inputs": "e" * 64},
         {"environment": "e" * 64},
         {"platform": "darwin-arm64"},
-        {"needs": {"prepare": "f" * 64}},
         {"variables": {"MODE": "slow"}},
         {"variables": {}},
         {"unset": ("MODE",)},
@@ -69,7 +68,8 @@ def test_the_settings_of_every_step_are_part_of_the_format():
         {"metrics": ("m.json",)},
         {"mounts": (("/data", "version 1"),)},
         {"network": False},
-        {"sandbox": "mounts"},
+        {"container": {"memory": "1g"}},
+        {"container": {"privileged": None}},
         {"shell": "strict"},
     ],
 )

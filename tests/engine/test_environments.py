@@ -122,7 +122,5 @@ def test_the_python_part_of_a_conda_file(project, run):
             "c.yaml": f"dependencies: [python={version}, cudatoolkit, {{pip: []}}]\n",
         }
     )
-    with pytest.raises(Unsupported, match="conda"):
-        run(folder, env_manager="")
     run(folder, env_manager="virtualenv")
     assert f"Python {version}" in run.printed

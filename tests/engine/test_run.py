@@ -13,6 +13,7 @@ import pytest
 from repro import api
 from repro.errors import (
     EntryPointUnknown,
+    GraphInvalid,
     ParameterInvalid,
     ProjectInvalid,
     SourceUnusable,
@@ -399,9 +400,8 @@ def test_an_unknown_entry_point_lists_what_there_is(project, run):
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("docker_env: {image: i}\nentry_points: {main: {command: x}}\n", Unsupported),
         ("renv_env: r\nentry_points: {main: {command: x}}\n", Unsupported),
-        ("entry_points: {main: {needs: [a], command: x}, a: {command: y}}\n", Unsupported),
+        ("entry_points: {main: {needs: [b], command: x}, a: {command: y}}\n", GraphInvalid),
         ("entry_points: {main: {sandbox: hermetic, command: x}}\n", Unsupported),
         ("databricks_spark_job: {python_file: x.py}\n", EntryPointUnknown),
         ("entry_points: {main: {command: 'x {y}'}}\n", ProjectInvalid),

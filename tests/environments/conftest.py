@@ -12,9 +12,11 @@ import tarfile
 import zipfile
 
 import pytest
+from environments.served import Index
 
 from repro import canonical, value
 from repro.environments.python import Python
+from repro.ports import LockRequest
 from repro.spec import PythonEnvironment
 
 AGENT = """
@@ -56,15 +58,19 @@ class Wheelhouse:
         self.options = ("--no-index", f"--find-links {folder}")
         folder.mkdir(parents=True, exist_ok=True)
 
-    def wheel(self, name, version, requires=(), tag="py3-none-any", body=None):
+    def wheel(
+        self, name, version, requires=(), tag="py3-none-any", body=None, extras=(), more=None
+    ):
         described = f"{name}-{version}.dist-info"
         metadata = METADATA.format(name=name, version=version)
+        metadata += "".join(f"Provides-Extra: {extra}\n" for extra in extras)
         metadata += "".join(f"Requires-Dist: {line}\n" for line in requires)
         files = {
             f"{name}.py": body or f"VERSION = {version!r}\n\n\ndef main():\n    print(VERSION)\n",
             f"{described}/METADATA": metadata,
             f"{described}/WHEEL": WHEEL.format(tag=tag),
             f"{described}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
+            **(more or {}),
         }
         record = "".join(
             f"{path},sha256={_hash(text)},{len(text)}\n" for path, text in files.items()
@@ -79,7 +85,7 @@ class Wheelhouse:
     def sdist(self, name, version):
         top = f"{name}-{version}"
         with tarfile.open(self.folder / f"{top}.tar.gz", "w:gz") as archive:
-            data = METADATA.format(name=name, version=version).encode()
+            data = METADATA.format(name=name, version=version).replace("2.1", "2.2").encode()
             member = tarfile.TarInfo(f"{top}/PKG-INFO")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
@@ -123,11 +129,11 @@ def script(path, text):
     return path
 
 
-def pretend(path, version):
-    """A Python that says it has another version, and notes when it is started."""
+def pretend(path, version, platform="p", abi="a", base=None):
+    """A Python that says it is another one, and notes when it is started."""
     told = (
-        f'{{"implementation": "cpython", "version": "{version}", "abi": "a", "platform": "p", '
-        f'"executable": "{path}", "base": "{path}", "sites": []}}'
+        f'{{"implementation": "cpython", "version": "{version}", "abi": "{abi}", '
+        f'"platform": "{platform}", "executable": "{path}", "base": "{base or path}", "sites": []}}'
     )
     return script(path, f"echo started >> {path}.log\necho '{told}'")
 
@@ -170,6 +176,13 @@ def wheels(tmp_path_factory):
 def own_wheels(tmp_path):
     """The same for a test that changes them."""
     return fill(Wheelhouse(tmp_path / "wheels"))
+
+
+@pytest.fixture
+def index(own_wheels):
+    """An index with those packages."""
+    with Index(own_wheels.folder).running() as served:
+        yield served
 
 
 @pytest.fixture(scope="session")
@@ -217,7 +230,7 @@ def agent(tmp_path, home, settings):
     started = []
 
     def start(lock, **environ):
-        file = tmp_path / "lock.json"
+        file = tmp_path / f"lock-{len(started)}.json"
         file.write_bytes(canonical.encode(value.dump(lock)))
         repository = os.path.dirname(os.path.dirname(canonical.__file__))
         process = subprocess.Popen(
@@ -234,6 +247,12 @@ def agent(tmp_path, home, settings):
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def locked(maker, environment, tell=print, **how):
+    """The lock of an environment for one platform, by default this machine's."""
+    (lock,) = maker.lock(LockRequest(environment=environment, **how), tell)
+    return lock
 
 
 def output(realized, code):

@@ -15,6 +15,8 @@ from environments.conftest import pretend, script
 
 from repro.environments import memo
 from repro.environments.bare import Local
+from repro.ports import LockRequest
+from repro.spec import PythonEnvironment
 
 LOADED = """
 import sys
@@ -52,12 +54,14 @@ def local(tmp_path, home):
 
 
 def lock(local):
-    return local.lock(None, print)
+    (found,) = local.lock(LockRequest(environment=PythonEnvironment()), print)
+    return found
 
 
 def test_the_lock_names_the_interpreter_and_every_distribution(local, place):
     found = lock(local())
-    assert found.kind == "local"
+    assert (found.kind, found.platform) == ("local", "")
+    assert local().unmet(PythonEnvironment(requirements=("absent",)), found) == ()
     assert found.interpreter.version == ".".join(map(str, sys.version_info[:3]))
     assert [(a.name, a.version, a.kind) for a in found.artifacts] == [("alpha", "1.0", "wheel")]
 
@@ -165,6 +169,7 @@ def test_it_is_entered_as_it_is(local, place, tmp_path):
     realized = caller.realize(lock(caller), print)
     assert realized.path == (str(tmp_path / "venv" / "bin"), "/usr/bin")
     assert realized.variables == {"VIRTUAL_ENV": "/v"}
+    assert (realized.prefix, realized.image) == ("", "")
     realized.release()
 
 

@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import pytest
+from environments.conftest import locked
 
 from repro.environments import cache
 
@@ -14,7 +15,7 @@ DAY = 86_400_000_000_000
 
 @pytest.fixture
 def lock(python, wheels):
-    return python().lock(wheels.request("alpha"), print)
+    return locked(python(), wheels.request("alpha"), print)
 
 
 def prune(home, *, older=None, everything=False, dry_run=False, now=0):

@@ -120,6 +120,41 @@ def test_fitting_means_every_part_of_the_identity(search):
             search().fitting(replace(identity, **change))
 
 
+def test_the_macos_that_a_python_was_built_for_does_not_matter(search, tmp_path):
+    built = "macosx-14.4-arm64"
+    path = pretend(tmp_path / "bin" / "python3.98", "3.98.1", platform=built)
+    locked = replace(search().find("3.98").identity, platform="macosx-11.0-arm64")
+    assert search().fitting(locked).base == str(path)
+    with pytest.raises(InterpreterMissing):
+        search().fitting(replace(locked, platform="macosx-10.9-x86_64"))
+    pretend(path, "3.98.1", platform="macosx-10.13-universal2")
+    assert search().fitting(locked).identity.platform == "macosx-10.13-universal2"
+
+
+def test_of_a_range_the_running_python_is_taken_if_it_lies_in_it(search, tmp_path):
+    pretend(tmp_path / "bin" / "python3.19", "3.19.4")
+    pretend(tmp_path / ".pyenv" / "versions" / "3.18.2" / "bin" / "python3", "3.18.2")
+    assert search().find(">=3.11").identity.version == RUNNING
+    assert search().find(">=3.18,<4").identity.version == "3.19.4"
+    assert search().find("~=3.18.0").identity.version == "3.18.2"
+    for nothing in (">=3.98", ">=x"):
+        with pytest.raises(InterpreterMissing, match="is not here") as failed:
+            search().find(nothing, "pyproject.toml")
+        assert any(f"uv python install '{nothing}'" in hint for hint in failed.value.hints)
+
+
+def test_what_is_nearest_to_a_version_that_is_not_here(search, tmp_path):
+    other = pretend(tmp_path / "bin" / "python3.98", "3.98.1")
+    assert search().nearest("3.98.7").base == str(other)
+    assert search().nearest("3.97.1").base == BASE
+
+
+def test_a_conda_channel_is_a_way_out_that_is_not_taken_unasked(search):
+    with pytest.raises(InterpreterMissing) as failed:
+        search().find("3.98")
+    assert any("REPRO_PYTHON_CHANNEL" in hint for hint in failed.value.hints)
+
+
 def test_a_replaced_python_is_asked_again(search, tmp_path):
     path = pretend(tmp_path / "bin" / "python3.98", "3.98.1")
     assert search().find("3.98").identity.version == "3.98.1"

@@ -7,10 +7,13 @@ import pathlib
 import time
 
 import pytest
-from environments.conftest import local_package, output
+from environments.conftest import local_package, locked, output
 
+from repro import digest
 from repro.environments import cache, records
 from repro.errors import EnvironmentFailed, InterpreterMissing, NoSpace, Unreachable
+from repro.lockfiles import pylock
+from repro.system import files
 from repro.value import replace
 
 MAKING = "making an environment"
@@ -42,7 +45,7 @@ def flip(path):
 @pytest.fixture
 def lock(python, wheels):
     """The lock of alpha 2.0 and beta 1.5."""
-    return python().lock(wheels.request("alpha"), print)
+    return locked(python(), wheels.request("alpha"), print)
 
 
 def test_what_was_locked_can_be_imported_and_its_commands_run(python, lock, told):
@@ -86,7 +89,7 @@ def test_pip_makes_the_same_environment_and_refuses_other_bytes(python, lock, to
 
 def test_an_environment_without_packages_is_made(python, wheels, told):
     maker = python()
-    realized = maker.realize(maker.lock(wheels.request(), told.append), told.append)
+    realized = maker.realize(locked(maker, wheels.request(), told.append), told.append)
     assert output(realized, "print(1)") == "1"
     realized.release()
 
@@ -97,31 +100,29 @@ def test_byte_code_is_there_before_the_first_import(python, lock, told):
     realized.release()
 
 
-def test_no_file_is_shared_with_the_cache_of_uv(python, lock, told):
-    realized = python().realize(lock, told.append)
-    files = [p for p in pathlib.Path(realized.variables["VIRTUAL_ENV"]).rglob("*") if p.is_file()]
-    assert {p.stat().st_nlink for p in files if not p.is_symlink()} == {1}
-    realized.release()
-
-
 def test_a_local_package_is_built_from_its_files_as_they_are_now(python, wheels, told, tmp_path):
     part = local_package(tmp_path / "project" / "part")
     maker = python(root=str(tmp_path / "project"))
     for version in (1, 2):
         (part / "local_one.py").write_text(f"VERSION = {version}\n")
         digest = str(version) * 64
-        lock = maker.lock(wheels.request(directories=(("part", digest),)), told.append)
+        lock = locked(maker, wheels.request(directories=(("part", digest),)), told.append)
         realized = maker.realize(lock, told.append)
         assert output(realized, "import local_one; print(local_one.VERSION)") == str(version)
         realized.release()
 
 
-def test_eight_processes_at_once_make_it_once(agent, lock, home):
-    processes = [agent(lock) for _ in range(8)]
+def test_eight_processes_at_once_make_each_of_three_once(agent, lock, home):
+    """All three have beta: only one process at a time unpacks it."""
+    alpha, beta = lock.artifacts
+    wanted = [lock, replace(lock, artifacts=(alpha,)), replace(lock, artifacts=(beta,))]
+    processes = [agent(wanted[number % 3]) for number in range(8)]
     printed = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 8
-    assert "".join(printed).count(MAKING) == 1
-    assert len(environments_on_disk(home)) == 1
+    assert "".join(printed).count(MAKING) == 3
+    assert len(environments_on_disk(home)) == 3
+    assert len(os.listdir(os.path.join(home, "wheels"))) == 2
+    assert os.listdir(os.path.join(home, "tmp")) == []
 
 
 def test_a_builder_killed_at_any_moment_does_no_harm(agent, python, lock, told, home):
@@ -131,11 +132,12 @@ def test_a_builder_killed_at_any_moment_does_no_harm(agent, python, lock, told, 
     process.communicate(timeout=60)
     duration = time.perf_counter() - start
     incomplete = 0
-    for tenth in range(10):
+    for moment in range(15):
         cache.prune(home, older_than_ns=None, everything=True, dry_run=False, now_ns=0)
+        files.remove_tree(os.path.join(home, "wheels"))
         process = agent(lock)
         process.stdout.readline()
-        time.sleep(duration * tenth / 10)
+        time.sleep(duration * moment / 15)
         process.kill()
         process.communicate()
         incomplete += not all(entry.complete for entry in cache.environments(home))
@@ -161,24 +163,37 @@ def test_a_wrong_hash_names_the_package_and_both_digests(python, lock, told, hom
 
 def test_a_wheel_that_was_replaced_since_it_was_locked_is_refused(python, own_wheels, told, home):
     maker = python()
-    lock = maker.lock(own_wheels.request("alpha"), told.append)
+    lock = locked(maker, own_wheels.request("alpha"), told.append)
     own_wheels.wheel("alpha", "2.0", ["beta>=1"], body="raise SystemExit('tampered')\n")
     with pytest.raises(EnvironmentFailed, match="`alpha==2.0` is not what the lock says"):
         maker.realize(lock, told.append)
     assert environments_on_disk(home) == []
 
 
-def test_a_changed_byte_in_the_cache_of_uv_is_found(python, lock, told, home, tmp_path):
-    maker = python(environ={"UV_CACHE_DIR": str(tmp_path / "uv")})
-    maker.realize(lock, told.append).release()
-    cache.prune(home, older_than_ns=None, everything=True, dry_run=False, now_ns=0)
-    (cached,) = (tmp_path / "uv").rglob("archive-*/*/alpha.py")
-    flip(cached)
-    with pytest.raises(EnvironmentFailed, match="files of `alpha` are not those") as failed:
-        maker.realize(lock, told.append)
-    assert any("uv cache clean alpha" in hint for hint in failed.value.hints)
-    assert os.path.exists(failed.value.log)
-    assert environments_on_disk(home) == []
+def test_a_lock_of_another_tool_is_bound_to_this_machine(python, own_wheels, told):
+    here = locked(python(), own_wheels.request(), told.append).interpreter
+    own_wheels.wheel("beta", "1.6", tag="py3-none-macosx_11_0_arm64")
+    chosen = own_wheels.wheel("beta", "1.6", tag="py3-none-any")
+    text = (
+        'lock-version = "1.0"\ncreated-by = "other"\nrequires-python = ">=3.8"\n'
+        "[[packages]]\nname = 'beta'\nversion = '1.6'\nwheels = [\n"
+        + "".join(
+            f"{{ url = 'file://{path}', hashes = {{ sha256 = '{digest.of_bytes(path.read_bytes())}' }} }},\n"
+            for path in sorted(own_wheels.folder.glob("beta-1.6*"))
+        )
+        + "]\n[[packages]]\nname = 'gone'\nversion = '1'\nmarker = \"sys_platform == 'win32'\"\n"
+        f"wheels = [{{ url = 'https://x.example/gone-1-py3-none-any.whl', hashes = {{ sha256 = '{'0' * 64}' }} }}]\n"
+    )
+    (foreign,) = pylock.decode("pylock.toml", text.encode()).locks
+    maker = python()
+    bound = maker.bound(foreign)
+    assert (bound.interpreter, maker.bound(bound)) == (here, bound)
+    assert [a.filename for a in bound.artifacts] == [chosen.name]
+    assert maker.unmet(own_wheels.request("beta>1.5"), foreign) == ()
+    assert [one.code for one in maker.unmet(own_wheels.request("beta<1.5"), foreign)] == ["D02"]
+    realized = maker.realize(foreign, told.append)
+    assert output(realized, "import beta; print(beta.VERSION)") == "1.6"
+    realized.release()
 
 
 def test_verification_finds_a_flipped_byte_and_a_missing_file(python, lock, told):

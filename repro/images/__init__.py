@@ -1,0 +1,1 @@
+"""Container images as bytes: written layer by layer, read from and put into registries."""

@@ -1,0 +1,114 @@
+"""Who we are to a registry, as `docker login` left it. Never shown, never in a lock."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from urllib.parse import urlsplit
+
+from repro.lockfiles.references import HUB
+from repro.system import files
+from repro.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+HUB_KEY = "https://index.docker.io/v1/"
+HELPER_SECONDS = 30
+TOKEN_NAME = "<token>"  # noqa: S105  (the name that stands for a token, no token)
+
+
+class Login(Value):
+    """A name with a password, or a `token` that gets others; `repr` shows nothing."""
+
+    name: str = ""
+    password: str = ""
+    token: str = ""
+
+    def __repr__(self) -> str:
+        """Show nothing."""
+        return "Login(…)"
+
+    @property
+    def basic(self) -> str:
+        """Give the header that proves it."""
+        return "Basic " + base64.b64encode(f"{self.name}:{self.password}".encode()).decode()
+
+    def for_engine(self) -> dict[str, str]:
+        """Give it as the docker engine takes it."""
+        if self.token:
+            return {"identitytoken": self.token}
+        return {"username": self.name, "password": self.password}
+
+
+def of(registry: str, environ: Mapping[str, str]) -> Login | None:
+    """Give what docker's configuration has for a registry, asking its helper if it names one.
+
+    A configuration that cannot be read, or a helper that fails, is as good as none: the registry
+    will say what it wants.
+    """
+    config = _config(environ)
+    keys = [HUB_KEY, HUB, f"index.{HUB}"] if registry == HUB else [registry]
+    helpers = config.get("credHelpers")
+    helper = helpers.get(registry) if isinstance(helpers, dict) else None
+    helper = helper or config.get("credsStore")
+    if isinstance(helper, str) and (found := _helped(helper, keys[0], environ)):
+        return found
+    known = config.get("auths")
+    for name, entry in known.items() if isinstance(known, dict) else ():
+        if isinstance(entry, dict) and (name in keys or _host(name) in keys):
+            return _stored(entry)
+    return None
+
+
+def _config(environ: Mapping[str, str]) -> dict[str, Any]:
+    home = environ.get("HOME") or os.path.expanduser("~")
+    folder = environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker")
+    try:
+        found = json.loads(files.read(os.path.join(folder, "config.json")) or b"{}")
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _host(name: str) -> str:
+    return urlsplit(name if "://" in name else f"//{name}").netloc
+
+
+def _stored(entry: Mapping[str, Any]) -> Login | None:
+    try:
+        name, _, password = base64.b64decode(entry.get("auth") or "").decode().partition(":")
+    except (ValueError, TypeError):
+        return None
+    name, password = entry.get("username") or name, entry.get("password") or password
+    token = entry.get("identitytoken") or ""
+    parts = [str(part).rstrip("\0") for part in (name, password, token)]
+    return Login(name=parts[0], password=parts[1], token=parts[2]) if any(parts) else None
+
+
+def _helped(helper: str, key: str, environ: Mapping[str, str]) -> Login | None:
+    """Ask `docker-credential-<helper>`, which must be on the `PATH`."""
+    program = None
+    if "/" not in helper:
+        program = shutil.which(f"docker-credential-{helper}", path=environ.get("PATH", ""))
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, "get"],
+            input=key.encode(),
+            capture_output=True,
+            timeout=HELPER_SECONDS,
+            env=dict(environ),
+            check=True,
+        )
+        told = json.loads(done.stdout)
+        name, secret = str(told["Username"]), str(told["Secret"])
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
+        return None
+    return Login(token=secret) if name == TOKEN_NAME else Login(name=name, password=secret)

@@ -1,0 +1,1 @@
+"""Remote caches: results and blobs that several machines share, none of which is ever trusted."""

@@ -1,0 +1,115 @@
+"""The order of steps as a state machine: what may start, given what has ended."""
+
+from __future__ import annotations
+
+import heapq
+
+from repro.value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from repro.graph import Graph, Node
+
+DONE, FAILED, SKIPPED = "done", "failed", "skipped"
+
+
+class Capacity(Value):
+    """What steps may use at the same time. `cpus` and `gpus` of 0 are not counted."""
+
+    jobs: int = 1
+    cpus: int = 0
+    memory: int = 0
+    gpus: int = 0
+
+
+class Schedule:
+    """The progress of one run.
+
+    Steps start in the order of the graph as soon as what they need is done and the capacity has
+    room. After a failure no other step starts, unless `keep_going`: then only those do not that
+    need what failed.
+    """
+
+    def __init__(self, graph: Graph, capacity: Capacity, *, keep_going: bool = False) -> None:
+        """Begin with nothing started."""
+        self.graph = graph
+        self.capacity = capacity
+        self.keep_going = keep_going
+        self.states: dict[str, str] = {}
+        self.running: dict[str, Node] = {}
+        self._position = {node.id: i for i, node in enumerate(graph.nodes)}
+        self._waits = {node.id: len(node.needs) for node in graph.nodes}
+        self._dependents: dict[str, list[str]] = {}
+        for node in graph.nodes:
+            for need in node.needs:
+                self._dependents.setdefault(need, []).append(node.id)
+        self._ready = [self._position[node.id] for node in graph.nodes if not node.needs]
+        self._failed = False
+
+    @property
+    def is_over(self) -> bool:
+        """Say whether nothing runs and nothing more will start."""
+        return not self.running and not self._ready
+
+    def next(self) -> Node | None:
+        """Give a step that may start now, and count it as running; None where there is none."""
+        if len(self.running) >= self.capacity.jobs:
+            return None
+        passed, found = [], None
+        while self._ready and found is None:
+            position = heapq.heappop(self._ready)
+            node = self.graph.nodes[position]
+            if self._has_room(node):
+                found = node
+            else:
+                passed.append(position)
+        for position in passed:
+            heapq.heappush(self._ready, position)
+        if found is not None:
+            self.running[found.id] = found
+        return found
+
+    def end(self, name: str, *, good: bool) -> None:
+        """Take note that a running step has ended."""
+        del self.running[name]
+        self.states[name] = DONE if good else FAILED
+        if good:
+            self._release(name)
+        else:
+            self._failed = True
+            self._skip(name)
+            if not self.keep_going:
+                self._ready.clear()
+
+    def skipped(self) -> Iterator[Node]:
+        """Give the steps that did not run, in the order of the graph, once the run is over."""
+        for node in self.graph.nodes:
+            if self.states.get(node.id, SKIPPED) == SKIPPED:
+                yield node
+
+    def _release(self, name: str) -> None:
+        for dependent in self._dependents.get(name, ()):
+            self._waits[dependent] -= 1
+            may_start = dependent not in self.states and (self.keep_going or not self._failed)
+            if self._waits[dependent] == 0 and may_start:
+                heapq.heappush(self._ready, self._position[dependent])
+
+    def _skip(self, name: str) -> None:
+        stack = list(self._dependents.get(name, ()))
+        while stack:
+            dependent = stack.pop()
+            if dependent not in self.states:
+                self.states[dependent] = SKIPPED
+                stack += self._dependents.get(dependent, ())
+
+    def _has_room(self, node: Node) -> bool:
+        if not self.running:
+            return True  # a step that is larger than the machine runs alone
+        asked = [node.entry.resources, *(n.entry.resources for n in self.running.values())]
+        for name in ("cpus", "memory", "gpus"):
+            limit = getattr(self.capacity, name)
+            if limit and sum(getattr(r, name) for r in asked) > limit:
+                return False
+        return True

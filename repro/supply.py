@@ -1,0 +1,154 @@
+"""Environments for steps: their locks, and what makes each kind of them."""
+
+from __future__ import annotations
+
+import os
+
+from repro.errors import UsageError
+from repro.locking import ANEW, LOCKED, Locker, place_of
+from repro.spec import PythonEnvironment
+from repro.value import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from repro.lock import EnvironmentLock
+    from repro.locking import Wanted
+    from repro.ports import Environments, Progress, Realized, Tree
+    from repro.store.home import Home
+    from repro.store.locks import Locks
+
+FALSE = ("", "0", "false", "no")
+
+
+class Supply:
+    """The adapters of one call, each made when it is first used.
+
+    With `looks_only`, no lock file is written and no code of a project is run.
+    """
+
+    def __init__(
+        self, home: Home, locks: Locks, environ: Mapping[str, str], *, looks_only: bool
+    ) -> None:
+        """Look nothing up yet."""
+        self.home = home
+        self.locks = locks
+        self.environ = environ
+        self.looks_only = looks_only
+        self._known: dict[tuple[int, str, str], tuple[Wanted | None, EnvironmentLock]] = {}
+
+    @property
+    def sdists(self) -> bool:
+        """Say whether source distributions, whose build runs their code, may be taken."""
+        return self.environ.get("REPRO_SDISTS", "") == "1"
+
+    def lock(
+        self, wanted: Wanted | None, tree: Tree, progress: Progress, how: str = ""
+    ) -> EnvironmentLock:
+        """Give the lock of an environment: the caller's own, that of a lock file, or another.
+
+        In a continuous integration (`CI` is set) a lock file that is out of date is an error.
+        One call decides once for all its steps. Raises Stale, LockInvalid, EnvironmentFailed,
+        Unsupported.
+        """
+        name = (id(wanted and wanted.environment), wanted.label if wanted else "", how)
+        if name not in self._known:
+            found = (
+                self._local(progress) if wanted is None else self._lock(wanted, tree, progress, how)
+            )
+            self._known[name] = (wanted, found)  # kept alive, so that its id stays its own
+        return self._known[name][1]
+
+    def _local(self, progress: Progress) -> EnvironmentLock:
+        from repro.ports import LockRequest
+
+        request = LockRequest(environment=PythonEnvironment())
+        (lock,) = self.kind("local").lock(request, progress)
+        self.locks.keep("", lock)
+        return lock
+
+    def _lock(self, wanted: Wanted, tree: Tree, progress: Progress, how: str) -> EnvironmentLock:
+        locker = self.locker(tree)
+        if not how and self.environ.get("CI", "").lower() not in FALSE:
+            how = LOCKED if place_of(wanted, locker.platform) else ""
+        if how == ANEW and self.looks_only:
+            how = ""
+        return self.bound(wanted, locker.lock(wanted, tree, progress, how))
+
+    def bound(self, wanted: Wanted, lock: EnvironmentLock) -> EnvironmentLock:
+        """Fill in the interpreter of a lock that another tool wrote without naming one."""
+        python = wanted.environment
+        if lock.kind != "python" or lock.interpreter.version or lock.platform == "":
+            return lock
+        from repro.environments.interpreters import Interpreters
+
+        asked = python.python if isinstance(python, PythonEnvironment) else ""
+        found = Interpreters(self.home.path("memo"), self.environ).find(asked)
+        return replace(lock, interpreter=found.identity)
+
+    def locker(self, tree: Tree) -> Locker:
+        """Give what finds and makes the locks of a project."""
+        return Locker(
+            self.locks,
+            lambda kind: self.kind(kind, tree),
+            settings="sdists" if self.sdists else "",
+            looks_only=self.looks_only,
+        )
+
+    def realize(self, lock: EnvironmentLock, tree: Tree, progress: Progress) -> Realized:
+        """Make an environment, or find it made."""
+        local = any(a.url and "://" not in a.url for a in lock.artifacts)
+        return self.kind(lock.kind, tree if local else None).realize(lock, progress)
+
+    def kind(self, kind: str, tree: Tree | None = None) -> Environments:
+        """Give what locks and makes the environments of a kind, for the project `tree`.
+
+        Raises UsageError for a kind that there is not.
+        """
+        if kind == "python":
+            return self._python(self._root(tree))
+        if kind == "conda":
+            return self._conda(self._root(tree))
+        if kind == "docker":
+            return self._docker(tree)
+        if kind == "local":
+            from repro.environments.bare import Local
+
+            return Local(home=self.home.root, environ=self.environ)
+        raise UsageError(f"no environments of the kind `{kind}` can be made")
+
+    def _python(self, root: str) -> Environments:
+        from repro.environments.python import Python
+
+        return Python(
+            home=self.home.root,
+            environ=self.environ,
+            tool=self.environ.get("REPRO_TOOL", "auto"),
+            sdists=self.sdists,
+            root=root,
+        )
+
+    def _conda(self, root: str) -> Environments:
+        from repro.environments.conda import Conda
+
+        return Conda(home=self.home.root, environ=self.environ, sdists=self.sdists, root=root)
+
+    def _docker(self, tree: Tree | None) -> Environments:
+        from repro.environments.docker import Docker
+
+        entries = tree.entries if tree is not None else tuple
+        root = self._root(tree)
+        return Docker(self.home.root, self.environ, root=root, entries=entries)
+
+    def _root(self, tree: Tree | None) -> str:
+        """Give a folder with the files of a project, written for the occasion if need be."""
+        if tree is None:
+            return ""
+        found = tree.source
+        if found.root:
+            return found.root
+        folder = os.path.join(self.home.scratch(), f"source-{found.tree[:16]}")
+        if not os.path.isdir(folder):
+            tree.materialize(tree.entries(), folder)
+        return folder
