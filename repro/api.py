@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from repro import engine, params, record
+from repro import engine, params, record, standing
 from repro.errors import ExecutionException, Interrupted, ReproError, RunUnknown, UsageError
+from repro.events import Reused
 from repro.machine import Machine
 from repro.plan import Course
 from repro.store.blobs import BlobMissing
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from repro.comparison import Comparison
-    from repro.engine import Prepared
+    from repro.engine import Opened, Prepared
     from repro.errors import Problem
     from repro.events import Emit, Event
     from repro.explain import Reason
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from repro.record import RunRecord
     from repro.source import Upstream
     from repro.spec import Project
+    from repro.standing import Standing
 
 
 ONE_BY_ONE = Course()
@@ -71,19 +73,23 @@ class SubmittedRun:
         self.run_id: str = request.run_id or os.urandom(16).hex()
         self.record: RunRecord | None = None
         self.records: tuple[RunRecord, ...] = ()
+        self._opened: Opened | None = None
+        self._prepared: Prepared | None = None
         try:
             if request.run_id:
                 self._check_new(request.run_id)
             asked = replace(request, run_id=self.run_id)
-            self._opened = engine.open_project(asked, self._machine, emit)
-            self._prepared = self._single()
+            tree = engine.open_tree(asked, self._machine, emit)
+            self._standing = None if course.again else standing.recall(asked, tree, self._machine)
+            if self._standing is None:
+                self._opened = engine.open_project(asked, self._machine, emit, tree)
+                self._prepared = self._single(self._opened)
         except BaseException:
             self._machine.close()
             raise
 
-    def _single(self) -> Prepared | None:
+    def _single(self, opened: Opened) -> Prepared | None:
         """Prepare the step, where it is the only one of the run."""
-        opened = self._opened
         unknown = set(self._course.again) - {node.id for node in opened.graph.nodes}
         if unknown:
             raise UsageError(
@@ -167,12 +173,17 @@ class SubmittedRun:
     @property
     def parameters(self) -> dict[str, str]:
         """Give the parameters as text; secrets are masked."""
+        if self._opened is None:
+            run = self._standing.run if self._standing else None
+            return {name: text for name, text, _origin in run.parameters} if run else {}
         target = self._opened.graph.target
         return {a.name: a.shown for a in params.bind(target.entry, target.given)}
 
     @property
     def placed(self) -> bool:
         """Say whether the outputs were written into a folder, and not only into the store."""
+        if self._opened is None:
+            return True
         return self._opened.placement is not None or bool(self._opened.request.output)
 
     @property
@@ -221,15 +232,32 @@ class SubmittedRun:
     def _answer(self) -> None:
         if self._cancelled:
             return
-        if self._prepared is not None:
+        if self._standing is not None:
+            self.records = (self._recalled(self._standing),)
+        elif self._prepared is not None:
             self.records = (answer(self._prepared, self._machine, self._emit),)
-        else:
+        elif self._opened is not None:
             from repro import running
 
             self.records = running.run(
                 self._opened, self._course, self._machine, self._emit, self._machine.another
             )
         self.record = self.records[-1]
+
+    def _recalled(self, found: Standing) -> RunRecord:
+        """Record that there was nothing to do."""
+        self._machine.history.spool(found.run)
+        self._emit(
+            Reused(
+                step=found.run.entry_point,
+                record=found.run,
+                saved_ns=found.run.wall_ns,
+                ended_ns=found.made_ns,
+                restored=0,
+                steps=found.steps,
+            )
+        )
+        return found.run
 
     def _repr_html_(self) -> str:
         """Show the run in a notebook."""
@@ -244,6 +272,8 @@ class SubmittedRun:
     @property
     def name(self) -> str:
         """Give the name of the entry point."""
+        if self._opened is None:
+            return self._standing.run.entry_point if self._standing else ""
         return self._opened.graph.target.entry.name
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from repro.conditions import Conditions
     from repro.events import Emit
     from repro.graph import Graph, Node
     from repro.lock import EnvironmentLock
@@ -52,6 +53,7 @@ class Prepared(Value):
     `alone` is false for one of several steps of a run, after which the project is looked at once.
     `host_paths` are (path, identity) of files outside of the tree that are in the key, to be
     looked at again after the step. `backend` is where it runs, `volumes` are those of its image.
+    `verifies` is the run that is to be made again, under the `conditions`.
     """
 
     request: Request
@@ -70,6 +72,8 @@ class Prepared(Value):
     backend: str = "local"
     volumes: tuple[tuple[str, str, str], ...] = ()
     alone: bool = True
+    verifies: str = ""
+    conditions: Conditions | None = None
 
     @property
     def command(self) -> str:
@@ -77,17 +81,20 @@ class Prepared(Value):
         return params.expand(self.template, self.arguments)
 
 
-def open_project(request: Request, machine: Machine, emit: Emit) -> Opened:
-    """Fetch and decode a project, and find the steps that a request asks for, in their order.
+def open_tree(request: Request, machine: Machine, emit: Emit) -> Tree:
+    """Fetch the project of a request."""
+    return machine.tree(request, lambda text: emit(Progress(step=request.entry_point, text=text)))
 
-    Raises a ReproError for whatever keeps any of them from running, as far as that can be known
-    before one has run.
+
+def open_project(
+    request: Request, machine: Machine, emit: Emit, tree: Tree | None = None
+) -> Opened:
+    """Decode a project, and find the steps that a request asks for, in their order.
+
+    `tree` is what was fetched, if it was. Raises a ReproError for whatever keeps any of them from
+    running, as far as that can be known before one has run.
     """
-
-    def progress(text: str) -> None:
-        emit(Progress(step=request.entry_point, text=text))
-
-    tree = machine.tree(request, progress)
+    tree = tree or open_tree(request, machine, emit)
     project = tree.project(lambda t: machine.load(t, emit))
     shell = machine.environ.get("SHELL", "")
     steps = graph.of(project, request.entry_point, request.parameters, shell)
@@ -147,6 +154,7 @@ def prepare_node(
     project, entry, tree, placement = opened.project, node.entry, opened.tree, opened.placement
     request = opened.request
     plan.check(request, project, entry)
+    machine.check_container(request.container)
     wanted = plan.environment(project, entry, request.env_manager)
     bound = params.bind(entry, node.given)
     template = params.parse(entry.command)
@@ -395,6 +403,7 @@ def begin(prepared: Prepared, started: int) -> RunRecord:
         experiment=request.experiment_name,
         tracking={"experiment_id": request.experiment_id} if request.experiment_id else {},
         parent_run=request.parent_run,
+        verifies=prepared.verifies,
     )
 
 

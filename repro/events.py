@@ -54,12 +54,16 @@ class Output(Event):
 
 
 class Reused(Event):
-    """A step was answered by an earlier run; `restored` counts the outputs that were written."""
+    """A step was answered by an earlier run; `restored` counts the outputs that were written.
+
+    `steps` is more than one where all the steps of a run were answered together.
+    """
 
     record: RunRecord
     saved_ns: int
     ended_ns: int
     restored: int
+    steps: int = 1
 
 
 class Ended(Event):

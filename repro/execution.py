@@ -8,13 +8,14 @@ from signal import SIGTERM
 
 from repro import engine, explain, manifest, metrics, params, provenance, step
 from repro.capture import Capture, OutputRefused, Shape
+from repro.conditions import Conditions, applied
 from repro.errors import Interrupted, OutputMissing, ReproError, SourceUnusable
 from repro.events import Ended, Missed, Progress, Started, Warned
 from repro.ports import Job, JobEnd, Tracked
 from repro.record import FAILED, FINISHED, KILLED, RunRecord
 from repro.runlog import LogWriter
 from repro.store.results import Result
-from repro.value import Value, dump, replace
+from repro.value import dump, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,32 +30,6 @@ if TYPE_CHECKING:
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOTHING = ""
 PAUSE = 0.05
-
-
-class Room(Value):
-    """The folders of one execution, all below the private folder of this process."""
-
-    base: str
-
-    @property
-    def work(self) -> str:
-        """Give the folder that the command runs in: exactly its inputs, at first."""
-        return os.path.join(self.base, "work")
-
-    @property
-    def home(self) -> str:
-        """Give the command's home."""
-        return os.path.join(self.base, "home")
-
-    @property
-    def temporary(self) -> str:
-        """Give the command's folder for temporary files."""
-        return os.path.join(self.base, "tmp")
-
-    @property
-    def tracking(self) -> str:
-        """Give the folder for what the command logs through MLflow."""
-        return os.path.join(self.base, "tracking")
 
 
 def execute(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> RunRecord:
@@ -74,6 +49,14 @@ def execute(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> Ru
         return _Execution(prepared, machine, emit, reason).run()
     finally:
         key_lock.free()
+
+
+def repeat(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> RunRecord:
+    """Run a step again for the comparison: what comes of it is neither published nor placed.
+
+    Gives the record and raises as `execute` does.
+    """
+    return _Execution(prepared, machine, emit, reason).run()
 
 
 def _wait_for(key_lock: Lock, prepared: Prepared, machine: Machine, emit: Emit) -> None:
@@ -130,7 +113,8 @@ class _Execution:
         self.inputs: tuple[Entry, ...] = ()
         started = machine.now_ns()
         self.record = replace(engine.begin(prepared, started), reason=reason)
-        self.room = Room(base=os.path.join(machine.home.scratch(), self.record.run_id[:16]))
+        self.conditions = prepared.conditions or Conditions()
+        self.room = self.conditions.room(machine.home.scratch(), self.record.run_id)
         self.log: LogWriter | None = None
         self.end = JobEnd(code=-1, cause="lost")
         self.tracked = Tracked()
@@ -147,7 +131,7 @@ class _Execution:
 
     def run(self) -> RunRecord:
         prepared, machine = self.prepared, self.machine
-        if not prepared.entry.network:
+        if not prepared.entry.network and prepared.backend == "local":
             self.note("`network: false` is declared, but the network is not blocked here")
         realized = machine.realize(prepared.lock, prepared.tree, self.progress)
         try:
@@ -177,9 +161,12 @@ class _Execution:
             os.makedirs(folder, mode=0o700)
         tree = self.prepared.tree
         self.inputs = self._selected()
-        supplied = {entry.path for entry in self.prepared.chosen.supplied}
-        tree.materialize([e for e in self.inputs if e.path not in supplied], self.room.work)
-        self.machine.blobs.write(self.prepared.chosen.supplied, self.room.work)
+        supplied = self.prepared.chosen.supplied
+        from_before = {entry.path for entry in supplied}
+        own = tuple(e for e in self.inputs if e.path not in from_before)
+        order = -1 if "files" in self.conditions.backwards else 1
+        tree.materialize(own[::order], self.room.work)
+        self.machine.blobs.write(supplied[::order], self.room.work)
         tree.remember()
         self.machine.blobs.put(manifest.encode(self.inputs))
         for mount in self.prepared.entry.mounts:
@@ -235,7 +222,7 @@ class _Execution:
             self.emit(
                 Started(step=prepared.name, run_id=self.record.run_id, command=prepared.command)
             )
-            self.end = self._waited(job)
+            self.end = self._waited(applied(job, self.conditions))
         finally:
             self.tracked = receiver.close()
             self.log.close()
@@ -331,7 +318,7 @@ class _Execution:
             tags=self.tracked.tags,
             logged=self.tracked.parameters,
         )
-        if good:
+        if good and not self.record.verifies:
             self._publish()
             self._place()
         self.machine.blobs.sync()

@@ -168,6 +168,7 @@ class Locker:
         self.settings = settings
         self.looks_only = looks_only
         self.platform = here()
+        self.decisions: dict[str, str] = {}
 
     def lock(
         self, wanted: Wanted, tree: Tree, progress: Progress, how: str = UPDATE
@@ -181,10 +182,25 @@ class Locker:
         """
         request = self.request(wanted.environment)
         path = place_of(wanted, self.platform)
+        lock = self._decided(wanted, tree, progress, (request, path, how))
+        self.decisions[self._decision(wanted, request, path, how)] = lock.digest
+        return lock
+
+    def _decision(self, wanted: Wanted, request: str, path: str, how: str) -> str:
+        """Name a decision: under that name the store has the lock that it led to."""
+        if not path:
+            return request
+        content = wanted.lockfiles[path]
+        return digest.of_value("repro/locked", [request, path, content, how == FROZEN])
+
+    def _decided(
+        self, wanted: Wanted, tree: Tree, progress: Progress, about: tuple[str, str, str]
+    ) -> EnvironmentLock:
+        request, path, how = about
         if path and how == ANEW:
             return self._updated(wanted, tree, progress, (), locked(wanted, tree))
         if path:
-            return self._of_file(wanted, tree, progress, (request, path, how))
+            return self._of_file(wanted, tree, progress, about)
         if how in (LOCKED, FROZEN):
             raise self._missing(wanted)
         known = None if how == ANEW else self.locks.of_request(request)
@@ -196,9 +212,8 @@ class Locker:
     def _of_file(
         self, wanted: Wanted, tree: Tree, progress: Progress, about: tuple[str, str, str]
     ) -> EnvironmentLock:
-        request, path, how = about
-        content = wanted.lockfiles[path]
-        name = digest.of_value("repro/locked", [request, path, content, how == FROZEN])
+        _request, _path, how = about
+        name = self._decision(wanted, *about)
         known = self.locks.of_request(name)
         if known is not None:
             return known

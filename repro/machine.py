@@ -338,6 +338,13 @@ class Machine:
 
     # -- running
 
+    def check_container(self, options: Mapping[str, str | None]) -> None:
+        """Raise UsageError for an option that the container engine does not have."""
+        if options:
+            from repro.backends import dockerargs
+
+            dockerargs.apply(tuple(options.items()), {}, self.environ)
+
     def backend(self, name: str) -> Backend:
         """Give the place where steps run. The plan has checked that there is one."""
         if name == "docker":

@@ -164,7 +164,7 @@ def _fields(text: str) -> tuple[str, dict[str, str]]:
     """Split off what stands in brackets."""
     found = BRACKETS.fullmatch(text)
     if found is None:
-        if "[" in text or "]" in text:
+        if ("[" in text or "]" in text) and "^" not in text:
             raise ValueError("its brackets do not match")
         return text, {}
     fields, at = {}, 0

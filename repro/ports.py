@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from repro.store.history import History
     from repro.store.home import Home
     from repro.store.locks import Locks
+    from repro.store.memos import Memos
     from repro.store.placement import Placement
     from repro.store.results import Result, Results
 
@@ -253,6 +254,9 @@ if TYPE_CHECKING:
             `load` gives the project with the paths that it read.
             """
 
+        def knows_project(self) -> bool:
+            """Say whether `project` would give what it gave the last time, without giving it."""
+
         def remember(self) -> None:
             """Keep what was learned for the next time."""
 
@@ -280,6 +284,15 @@ if TYPE_CHECKING:
         def finish(self, record: RunRecord, tracked: Tracked, emit: Emit) -> RunRecord:
             """Write what was logged and the final status; never fails a run."""
 
+    class Supply(Protocol):
+        """Where the locks of one call come from."""
+
+        def decided(self) -> tuple[tuple[str, str], ...]:
+            """Name the decisions that were made, each with the environment that it led to."""
+
+        def still_decides(self, decision: str, environment: str) -> bool:
+            """Say whether a decision would lead to the same environment now."""
+
     class Machine(Protocol):
         """Everything that the engine needs of the world, opened when it is first used."""
 
@@ -288,9 +301,14 @@ if TYPE_CHECKING:
         home: Home
         blobs: Blobs
         results: Results
+        memos: Memos
         locks: Locks
         history: History
         cancelled: bool
+
+        @property
+        def supply(self) -> Supply:
+            """Give where locks come from."""
 
         @property
         def tracking(self) -> Tracking:
@@ -322,6 +340,9 @@ if TYPE_CHECKING:
 
         def realize(self, lock: EnvironmentLock, tree: Tree, progress: Progress) -> Realized:
             """Make an environment."""
+
+        def check_container(self, options: Mapping[str, str | None]) -> None:
+            """Raise UsageError for an option that the container engine does not have."""
 
         def backend(self, name: str) -> Backend:
             """Give the place where steps run."""

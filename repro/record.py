@@ -24,8 +24,9 @@ class RunRecord(Value):
     `project` names the project wherever it is run from: a folder, or a remote without
     credentials. `parameters` are (name, text, origin). `cached` runs executed nothing and give
     the run whose result they reused in `origin_run`. `reason` says why it was executed. `parts`
-    are the key parts of an executed run. `metrics` are the last values, as text. Times are
-    nanoseconds since 1970 UTC or durations.
+    are the key parts of an executed run. `verifies` is the run whose result an execution was to
+    make again; its own is no result that any other run could reuse. `metrics` are the last values,
+    as text. Times are nanoseconds since 1970 UTC or durations.
     """
 
     run_id: str
@@ -38,6 +39,7 @@ class RunRecord(Value):
     cached: bool = False
     origin_run: str = ""
     reason: str = ""
+    verifies: str = ""
     parts: Mapping[str, Any] = {}
     command: str = ""
     parameters: tuple[tuple[str, str, str], ...] = ()

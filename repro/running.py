@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from repro import engine, record
+from repro import engine, record, standing
 from repro.errors import Interrupted, ReproError
 from repro.events import Ended, Warned
 from repro.schedule import Capacity, Schedule
@@ -56,6 +56,7 @@ class _Run:
         self.records: dict[str, RunRecord] = {}
         self.failure: ReproError | None = None
         self.executed = False
+        self.prepared: list[Prepared] = []
 
     def go(self) -> tuple[RunRecord, ...]:
         try:
@@ -70,7 +71,10 @@ class _Run:
             self._settle()
         if self.failure is not None:
             raise self.failure
-        return self._records()
+        records = self._records()
+        if not self.executed and not self.again:
+            standing.keep(self.opened, self.prepared, records, self.machine)
+        return records
 
     def _start_all(self) -> None:
         while (node := self.schedule.next()) is not None:
@@ -127,7 +131,9 @@ class _Run:
         prepared = engine.prepare_node(
             replace(opened, request=request), node, upstream, self.machine, self.emit
         )
-        return replace(prepared, alone=False)
+        prepared = replace(prepared, alone=False)
+        self.prepared.append(prepared)
+        return prepared
 
     def _ended(self, node: Node, outcome: RunRecord | BaseException) -> None:
         """Take note of how a step ended."""

@@ -36,6 +36,7 @@ class Supply:
         self.locks = locks
         self.environ = environ
         self.looks_only = looks_only
+        self._decisions: dict[str, str] = {}
         self._known: dict[tuple[int, str, str], tuple[Wanted | None, EnvironmentLock]] = {}
 
     @property
@@ -66,7 +67,19 @@ class Supply:
         request = LockRequest(environment=PythonEnvironment())
         (lock,) = self.kind("local").lock(request, progress)
         self.locks.keep("", lock)
+        self._decisions[""] = lock.digest
         return lock
+
+    def decided(self) -> tuple[tuple[str, str], ...]:
+        """Name the decisions that were made, each with the environment that it led to."""
+        return tuple(sorted(self._decisions.items()))
+
+    def still_decides(self, decision: str, environment: str) -> bool:
+        """Say whether a decision would lead to the same environment now."""
+        if not decision:
+            return self._local(lambda _text: None).digest == environment
+        lock = self.locks.of_request(decision)
+        return lock is not None and lock.digest == environment
 
     def _lock(self, wanted: Wanted, tree: Tree, progress: Progress, how: str) -> EnvironmentLock:
         locker = self.locker(tree)
@@ -74,7 +87,9 @@ class Supply:
             how = LOCKED if place_of(wanted, locker.platform) else ""
         if how == ANEW and self.looks_only:
             how = ""
-        return self.bound(wanted, locker.lock(wanted, tree, progress, how))
+        lock = self.bound(wanted, locker.lock(wanted, tree, progress, how))
+        self._decisions |= dict.fromkeys(locker.decisions, lock.digest)
+        return lock
 
     def bound(self, wanted: Wanted, lock: EnvironmentLock) -> EnvironmentLock:
         """Fill in the interpreter of a lock that another tool wrote without naming one."""

@@ -99,13 +99,17 @@ class EnvironmentFacts(Value):
 
 
 class ImageFacts(Value):
-    """What is known of an image. `manifest` is what its tag stands for in the registry now.
+    """What is known of a locked image.
 
-    `architecture` is written as in `linux/amd64`. `present` says whether it is on this machine.
+    Of its registry: `manifest` is what the tag stands for now, and `offered` says whether the
+    locked image is still there; None where the registry was not asked. Of this machine's engine:
+    whether the locked image is `present`, and the `id` of what has its name. `architecture` is
+    written as in `linux/amd64`.
     """
 
     reference: str
     manifest: str = ""
+    offered: bool | None = None
     architecture: str = ""
     present: bool = False
     id: str = ""
@@ -171,7 +175,7 @@ class Attestation(Value):
 
 
 class Provenance(Value):
-    """The signed provenance of a run; `fault` says why the signature is not believed."""
+    """The provenance of a run, kept with its result; `fault` says why it is not believed."""
 
     run: str
     fault: str = ""
@@ -190,8 +194,8 @@ class StepHistory(Value):
 
     `last_good` is the run of the last success and `environment` the digest that it ran in.
     `verified` is the date of the last verification by a second run, `differed` the outputs in
-    which it differed. `read` and `made` are files outside of the declared inputs and outputs.
-    `altered` says what the step changed in its environment.
+    which it differed. `read` and `made` are files outside of the declared inputs and outputs,
+    `altered` says what the step changed in its environment; None where nobody watched.
     """
 
     step: str
@@ -199,9 +203,9 @@ class StepHistory(Value):
     environment: str = ""
     verified: str = ""
     differed: tuple[str, ...] = ()
-    read: tuple[str, ...] = ()
-    made: tuple[str, ...] = ()
-    altered: tuple[str, ...] = ()
+    read: tuple[str, ...] | None = None
+    made: tuple[str, ...] | None = None
+    altered: tuple[str, ...] | None = None
 
 
 class Cache(Value):
@@ -241,6 +245,36 @@ class Facts(Value):
     def installed(self) -> bool | None:
         """Say, as the other parts do, whether a realised environment was looked at."""
         return True if any(e.prefixes for e in self.environments) else None
+
+    @property
+    def tags(self) -> bool | None:
+        """Say whether a registry was asked what tags stand for; without images there are none."""
+        if self.images is None:
+            return None
+        return True if not self.images or any(i.offered is not None for i in self.images) else None
+
+    @property
+    def reads(self) -> bool | None:
+        """Say whether anybody watched what steps read."""
+        return self._watched("read")
+
+    @property
+    def writes(self) -> bool | None:
+        """Say whether anybody watched what steps made."""
+        return self._watched("made")
+
+    @property
+    def alterations(self) -> bool | None:
+        """Say whether anybody watched what steps did to their environments."""
+        return self._watched("altered")
+
+    @property
+    def verdicts(self) -> bool | None:
+        """Say whether a result was ever made a second time."""
+        return True if any(s.verified or s.differed for s in self.history or ()) else None
+
+    def _watched(self, field: str) -> bool | None:
+        return True if any(getattr(s, field) is not None for s in self.history or ()) else None
 
     @property
     def platforms(self) -> tuple[str, ...]:

@@ -47,13 +47,22 @@ def read(stream: Any, most: int) -> bytes:
     return bytes(_sdk("docker.utils.socket").read(stream, most))
 
 
-def hang_up(stream: Any) -> None:
-    """Close an attached stream, and wake who reads it. Twice is harmless."""
-    line = getattr(stream, "_sock", stream)  # the SDK gives a file on a socket, or the socket
+def end(stream: Any) -> None:
+    """Let an attached stream be at its end, for whoever reads it."""
     with suppress(OSError):
-        line.shutdown(socket.SHUT_RDWR)
+        _line(stream).shutdown(socket.SHUT_RDWR)
+
+
+def close(stream: Any) -> None:
+    """Close an attached stream, which the SDK would leave half open."""
+    line = _line(stream)
     stream.close()
     line.close()
+
+
+def _line(stream: Any) -> Any:
+    """Give the socket: the SDK gives it, or a file on it."""
+    return getattr(stream, "_sock", stream)
 
 
 def _sdk(name: str) -> Any:

@@ -166,7 +166,7 @@ class Running:
         self._held.callback(self._remove)
         asked = {"stdout": 1, "stderr": 1, "stream": 1}
         self._stream = client.attach_socket(self._id, asked)
-        self._held.callback(daemon.hang_up, self._stream)
+        self._held.callback(daemon.close, self._stream)
         client.start(self._id)
         if gate:
             self._carry(ports)
@@ -224,9 +224,11 @@ class Running:
         finally:
             self._words.put(OVER)
             self._keeper.join()
-            self._held.close()
-            self._end = end
-            self._over.release()
+            try:
+                self._held.close()
+            finally:
+                self._end = end
+                self._over.release()
 
     def _listen(self) -> bool:
         """Deliver output until there is no more; say whether it came to an orderly end."""
@@ -350,7 +352,8 @@ class Running:
     def _give_up(self) -> None:
         """Leave a daemon that does not answer any more."""
         self._hopeless = True
-        daemon.hang_up(self._stream)
+        if self._stream is not None:
+            daemon.end(self._stream)
 
 
 class Usage:

@@ -132,10 +132,11 @@ class Narrator:
         self.flush(event.step)
         restored = f", {plural(event.restored, 'output')} restored" if event.restored else ""
         ago = age(record.ended_ns - event.ended_ns)
+        steps = f", {plural(event.steps, 'step')} up to date" if event.steps > 1 else ""
         self.terminal.line(
             f"{paint(self.terminal.tick, 'green')} {event.step}  {paint('hit', 'green')} "
             f"{record.key[:12]}  reused run {record.origin_run[:8]} "
-            f"({ago} ago, saved {duration(event.saved_ns)}{restored})"
+            f"({ago} ago, saved {duration(event.saved_ns)}{restored}{steps})"
         )
         self._metrics(record)
 

@@ -176,6 +176,11 @@ class Folder:
         self._bind(known)
         return project
 
+    def knows_project(self) -> bool:
+        """Say whether `project` would give what it gave the last time."""
+        known = self.memo.get("project")
+        return known is not None and self._still_holds(known)
+
     def _still_holds(self, known: dict[str, Any]) -> bool:
         """Say whether all that a project was decoded from is as it was.
 

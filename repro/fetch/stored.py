@@ -124,6 +124,10 @@ class Stored:
         self.changed = True
         return project
 
+    def knows_project(self) -> bool:
+        """Say whether `project` would give what it gave the last time."""
+        return "project" in self.memo
+
     def remember(self) -> None:
         """Write the memo if anything was learned."""
         if self.changed:

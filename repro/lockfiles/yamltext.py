@@ -6,7 +6,6 @@ that a hostile file is at most wrong.
 
 from __future__ import annotations
 
-import json
 import re
 
 import yaml
@@ -193,5 +192,11 @@ def _scalar(value: Any) -> str:
     text = str(value)
     if BARE.fullmatch(text) and text.lower() not in WORDS:
         return text
-    # a string of JSON is one of YAML, as long as no character needs two of its escapes
-    return json.dumps(text, ensure_ascii=all(ord(char) < 0x10000 for char in text))  # noqa: PLR2004
+    return '"' + "".join(_escaped(char) for char in text) + '"'
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if char in '"\\':
+        return f"\\{char}"
+    return char if " " <= char <= "~" else f"\\U{code:08x}"

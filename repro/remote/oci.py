@@ -33,6 +33,8 @@ BLOB = "application/octet-stream"
 NOTHING = b"{}"
 NOTHING_TYPE = "application/vnd.oci.empty.v1+json"
 TAG = "ac-"
+PASSING = ("DIGEST_INVALID", "BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "MANIFEST_BLOB_UNKNOWN")
+"""What a registry says that lost a session, or sees a blob while another writes the same."""
 MOST_LAYERS = 15_000
 """A manifest may have 4 MiB; further blobs of a result are named by further manifests."""
 LARGEST_ANSWER = 8 << 20
@@ -126,16 +128,28 @@ class Oci:
 
     def _upload(self, name: str, source: Source) -> None:
         """Upload a blob in a session of its own: a broken one is never gone on with blindly."""
+        self._steadily(lambda: self._upload_once(name, source))
+
+    def _steadily(self, action: Callable[[], object]) -> None:
+        """Do something again that was refused for what others were doing at the time."""
 
         def once() -> None:
-            location, rest = self._begin(), source
-            if source.size > self.limits.part * 2:
-                location, rest = self._send_parts(location, source), Bytes(b"")
-            query = urlencode({"digest": f"sha256:{name}"})
-            joined = f"{location}{'&' if '?' in location else '?'}{query}"
-            self._send("PUT", joined, rest, (CREATED,))
+            try:
+                action()
+            except Denied as error:
+                if any(code in str(error) for code in PASSING):
+                    raise Unanswered(str(error)) from None
+                raise
 
         self._transport.again(once, lambda: 0)
+
+    def _upload_once(self, name: str, source: Source) -> None:
+        location, rest = self._begin(), source
+        if source.size > self.limits.part * 2:
+            location, rest = self._send_parts(location, source), Bytes(b"")
+        query = urlencode({"digest": f"sha256:{name}"})
+        joined = f"{location}{'&' if '?' in location else '?'}{query}"
+        self._send("PUT", joined, rest, (CREATED,))
 
     def _begin(self) -> str:
         return self._location(self._ask("POST", "blobs/uploads/", (ACCEPTED,)))
@@ -186,14 +200,10 @@ class Oci:
         return url
 
     def _tag(self, tag: str, manifest: bytes) -> None:
-        self._ask(
-            "PUT",
-            f"manifests/{tag}",
-            (CREATED,),
-            headers={"Content-Type": MANIFEST},
-            source=Bytes(manifest),
-            patience=self.limits.commit,
-        )
+        headers, patience = {"Content-Type": MANIFEST}, self.limits.commit
+        more = {"headers": headers, "source": Bytes(manifest), "patience": patience}
+        path = f"manifests/{tag}"
+        self._steadily(lambda: self._ask("PUT", path, (CREATED,), repeat=False, **more))
 
     # -- who we are
 

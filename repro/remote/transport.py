@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from urllib.parse import urljoin, urlsplit
 
@@ -178,7 +179,7 @@ class Transport:
         if status in PASSING:
             raise Unanswered(f"answered {status}", pause_s=_asked_pause(headers))
         if status not in call.good:
-            why = MEANINGS.get(status, response.reason or "no")
+            why = MEANINGS.get(status) or _code(response) or "no"
             raise Denied(f"answered {status}: {why}", always=status in FOR_ALL)
         return Answer(status=status, headers=headers, body=_small(response, call.most))
 
@@ -245,6 +246,16 @@ def _small(response: requests.Response, most: int) -> bytes:
         if size > most:
             raise Unfit(f"the answer has more than {most} bytes")
     return b"".join(found)
+
+
+def _code(response: requests.Response) -> str:
+    """Give the word by which S3 and registries say what they did not like."""
+    try:
+        text = response.raw.read(4096, decode_content=False).decode("ascii", "replace")
+    except (urllib3.exceptions.HTTPError, OSError):
+        return ""
+    found = re.search(r"(?:<Code>|\"code\":\s*\")(\w{1,60})", text)
+    return found[1] if found else ""
 
 
 def _leave(response: requests.Response) -> None:

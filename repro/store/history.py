@@ -36,6 +36,8 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE INDEX IF NOT EXISTS runs_by_time ON runs (started_ns);
 CREATE INDEX IF NOT EXISTS runs_by_step ON runs (project, entry_point, started_ns);
 """
+VERIFICATION = 2
+"""Stands in the column `cached` of what was executed to be compared, and answers no question."""
 LOST = "the repro process that owned this run ended without settling it"
 SHORTEST = 4
 LATE = 5.0
@@ -125,13 +127,20 @@ class History:
         return rows[0]
 
     def find(
-        self, *, project: str = "", entry_point: str = "", status: str = "", limit: int = 0
+        self,
+        *,
+        project: str = "",
+        entry_point: str = "",
+        status: str = "",
+        limit: int = 0,
+        verifications: bool = False,
     ) -> list[RunRecord]:
-        """Give runs, the latest first."""
+        """Give runs, the latest first; executions for a verification only if asked for."""
         wanted = {"project": project, "entry_point": entry_point, "status": status}
         given = {name: value for name, value in wanted.items() if value}
-        where = " AND ".join(f"{name} = ?" for name in given) or "1"
-        return self._select(where, tuple(map(_column, given.values())), limit)
+        terms = [f"{name} = ?" for name in given]
+        where = " AND ".join(terms if verifications else [*terms, f"cached != {VERIFICATION}"])
+        return self._select(where or "1", tuple(map(_column, given.values())), limit)
 
     def latest(self, project: str, entry_point: str) -> RunRecord | None:
         """Give the last executed run of a step whose key parts are known."""
@@ -235,7 +244,7 @@ class History:
                 _column(record.project),
                 _column(record.entry_point),
                 record.key,
-                int(record.cached),
+                VERIFICATION if record.verifies else int(record.cached),
                 canonical.encode(plain(record)),
             ),
         )

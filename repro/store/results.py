@@ -101,12 +101,15 @@ class Results:
         """Remove a result."""
         files.unlink(self.path(key))
 
-    def touch(self, key: str) -> None:
-        """Note that a result was used, for the garbage collection."""
+    def touch(self, key: str) -> bool:
+        """Note that a result was used, for the garbage collection; say whether it is there."""
         try:
             os.utime(self.path(key))
+        except FileNotFoundError:
+            return False
         except OSError:
             pass  # a read-only store
+        return True
 
     def keys(self) -> Iterator[tuple[str, int]]:
         """Give every key with the time of its last use, in nanoseconds."""

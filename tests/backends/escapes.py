@@ -24,6 +24,7 @@ PTRACE_SEIZE = 0x4206
 PR_GET_NO_NEW_PRIVS = 39
 MSG_FASTOPEN = 0x20000000
 IPPROTO_MPTCP = 262
+KEYCTL_SEARCH, SESSION_KEYRING = 10, -3
 LOOPBACK = "127.0.0.1"
 FACTS = {}
 
@@ -227,8 +228,9 @@ def tcp_by_many_paths():
 
 def udp():
     with socket.socket(type=socket.SOCK_DGRAM) as ours:
-        ours.settimeout(2)
-        ours.sendto(b"hello", (LOOPBACK, FACTS["udp"]))
+        ours.settimeout(5)
+        ours.connect((LOOPBACK, FACTS["udp"]))
+        ours.send(b"hello")
         ours.recv(100)
 
 
@@ -300,6 +302,12 @@ def shared_memory_of_old():
     called(LIBC.shmget(FACTS["segment"], 0, 0))
 
 
+def key_of_the_session():
+    number = 250 if os.uname().machine == "x86_64" else 219
+    name = FACTS["key"].encode()
+    called(LIBC.syscall(number, KEYCTL_SEARCH, SESSION_KEYRING, b"user", name, 0))
+
+
 def temporary_file():
     with open(FACTS["temporary"], "w"):
         pass
@@ -365,7 +373,7 @@ ATTEMPTS = (
     *(tcp_without_connect, tcp_by_many_paths, udp, raw_packets, listen_to_the_machine),
     *(name_servers, device_node, memory_device, terminals_of_others, kernel_setting),
     *(kernel_command, host_name, clock, set_user_id, file_handles),
-    *(shared_memory, shared_memory_of_old, kill_process),
+    *(shared_memory, shared_memory_of_old, key_of_the_session, kill_process),
 )
 
 

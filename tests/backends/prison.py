@@ -21,6 +21,8 @@ from repro.ports import Confinement, Job
 
 ESCAPES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "escapes.py")
 LOOPBACK = "127.0.0.1"
+ADD_KEY, KEYCTL = (248, 250) if os.uname().machine == "x86_64" else (217, 219)
+JOIN_SESSION_KEYRING, SESSION_KEYRING = 1, -3
 IPC_CREAT, IPC_RMID = 0o1000, 0
 
 
@@ -101,6 +103,8 @@ def main(means, level, folder):
     keep = [listener(socket.AF_UNIX, "\0" + name), echoed(udp)]
     libc = ctypes.CDLL(None)
     segment = libc.shmget(int(name[:7], 16), 4096, IPC_CREAT | 0o600)
+    libc.syscall(KEYCTL, JOIN_SESSION_KEYRING, None)
+    libc.syscall(ADD_KEY, b"user", name.encode(), b"secret", 6, SESSION_KEYRING)
     facts = {
         "outside": outside,
         "secret": made(os.path.join(outside, "secret"), "secret"),
@@ -118,6 +122,7 @@ def main(means, level, folder):
         "shared": name,
         "segment": int(name[:7], 16),
         "mark": uuid.uuid4().hex,
+        "key": name,
     }
     os.environ["MARK"] = facts["mark"]
     here = os.getcwd()

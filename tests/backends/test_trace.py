@@ -4,8 +4,8 @@ import signal
 import sys
 
 import pytest
+from backends.jobs import FOLDER, Output, bash, left, marked
 from backends.reads import WAYS
-from backends.test_local import Output, bash, left, marked
 
 from repro.backends.local import Local
 from repro.backends.sandbox import means, surroundings, trace
@@ -13,7 +13,6 @@ from repro.ports import Confinement
 from repro.value import replace
 
 STRACE = shutil.which("strace") or ""
-FOLDER = os.path.dirname(os.path.abspath(__file__))
 PYTHON = os.path.realpath(sys.executable)
 MADE = {"loaded", "renamed", "listed", "of_a_strange_name"}
 """What the step itself writes, or moves, before it reads it."""

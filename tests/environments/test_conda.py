@@ -679,6 +679,23 @@ def test_a_lock_for_another_platform_is_refused(conda, channel):
         conda.realize(lock, silent)
 
 
+def test_an_activation_script_is_told_and_not_run(conda, tmp_path):
+    package = Package("active", "1").add(
+        "etc/conda/activate.d/active.sh", f"touch {tmp_path}/ran\n"
+    )
+    (lock,) = locked(conda, wanting(Channel(tmp_path / "channel").add(package), "active"))
+    told = []
+    conda.realize(lock, told.append).release()
+    assert told[-1] == "`active` has an activation script, which is not run"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_environment_of_nothing(conda, channel, make):
+    (lock,) = locked(conda, wanting(channel))
+    assert lock.artifacts == ()
+    assert os.listdir(os.path.join(make(lock), "conda-meta")) == []
+
+
 # -- files that were changed
 
 
@@ -686,11 +703,11 @@ def test_a_file_changed_in_one_environment_reaches_no_other(conda, channel, make
     (one,) = locked(conda, wanting(channel, "tinymath=1.1"))
     (two,) = locked(conda, wanting(channel, "tinymath=1.1", "cfgtool"))
     first = next(pathlib.Path(make(one)).rglob("tinymath/__init__.py"))
+    assert first.stat().st_nlink == 1
     inside = first.relative_to(make(one))
     with open(first, "a") as file:  # as an editor does that writes in place
         file.write("evil = True\n")
     assert "evil" not in pathlib.Path(make(two), inside).read_text()
-    assert first.stat().st_nlink == 1
 
 
 def test_a_file_changed_in_the_package_cache_is_found_and_fetched_anew(conda, channel, make):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 
 import pytest
 from support.cache_hosts import LIMITS
 from support.cache_servers import free_port
+from support.flaky_proxy import Proxy
 
 from repro import digest
 from repro.remote import address, envelope
@@ -183,3 +185,25 @@ def test_a_folder_and_a_web_server_on_it_are_the_same_remote(servers):
     data = os.urandom(5000)
     assert get(web, CAS, put(folder, data)) == data
     assert get(folder, CAS, put(web, data[::-1])) == data[::-1]
+
+
+@pytest.mark.parametrize("kind", ["nginx", "moto", "rclone", "registry"])
+def test_transfers_survive_connections_that_break(servers, kind):
+    server = servers(kind)
+    port = int(re.search(r"127\.0\.0\.1:(\d+)", server.url)[1])
+    proxy = Proxy(port)
+    url = server.url.replace(f":{port}", f":{proxy.port}")
+    data = os.urandom(12_000_003)
+    name = digest.of_bytes(data)
+    try:
+        proxy.budgets = [1_500_000, 3_000_000]
+        sender = open_remote(address.parse(url), server.environ, LIMITS)
+        sender.put(CAS, name, Bytes(data))
+        sender.close()
+        proxy.budgets = [1_500_000, 3_000_000]
+        receiver = open_remote(address.parse(url), server.environ, LIMITS)
+        assert get(receiver, CAS, name) == data
+        receiver.close()
+        assert proxy.broken >= 4
+    finally:
+        proxy.close()

@@ -141,7 +141,7 @@ def unmakable(facts: Facts) -> Iterator[Hit]:
 def altered(facts: Facts) -> Iterator[Hit]:
     """E05: a run changed its environment."""
     for step in facts.history or ():
-        for what in step.altered:
+        for what in step.altered or ():
             entry = facts.project.entry_point(step.step)
             yield Hit(
                 message=f"the last run of `{step.step}` changed its environment: {what}",

@@ -78,15 +78,25 @@ def architecture(facts: Facts) -> Iterator[Hit]:
 
 
 def absent(facts: Facts) -> Iterator[Hit]:
-    """K04: an image cannot be had."""
+    """K04: an image cannot be had. One that the project builds can be built again."""
     for _env, path, image, now in _known(facts):
-        if not now.present and not now.manifest:
+        if now.present or image.dockerfile:
+            continue
+        if not image.manifest:
             yield Hit(
-                message=f"`{image.reference}` is neither on this machine nor in a registry "
-                "that answers",
+                message=f"`{image.reference}` is in no registry, and not on this machine",
                 where=Where(file=path),
                 subject=image.reference,
-                fix="`docker pull` it where there is a network, or `docker load` a copy",
+                fix="`docker load` a copy; push it to a registry, so that others can have it",
+            )
+        elif now.offered is False:
+            yield Hit(
+                message=f"`{image.reference}` as it was locked is neither on this machine nor in "
+                "its registry any more",
+                where=Where(file=path),
+                subject=image.reference,
+                fix="`docker load` a copy, or `repro lock --upgrade`, which takes another image",
+                extra={"locked": image.manifest},
             )
 
 

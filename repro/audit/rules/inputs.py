@@ -30,7 +30,7 @@ def traced(field: str, said: str, key: str) -> Check:
     def check(facts: Facts) -> Iterator[Hit]:
         for step in facts.history or ():
             entry = facts.project.entry_point(step.step)
-            paths: tuple[str, ...] = getattr(step, field)
+            paths: tuple[str, ...] = getattr(step, field) or ()
             hits = (
                 Hit(
                     message=f"`{step.step}` {said} `{path}`, which is not among its `{key}:`",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from repro.audit.rules.rule import Check
 
 VARIABLES = ("PYTHONPATH", "PYTHONUSERBASE", "PYTHONHOME", "PYTHONSTARTUP")
-REBUILD = "remove the environment with `repro env prune --all`, and run the step again"
+REBUILD = "`repro env verify --repair` makes it anew"
 OWNER = f"find out who did it; then {REBUILD}"
 MESSAGES = {
     "not-installed": "`{subject}` {expected} is locked and not installed",
@@ -25,7 +25,7 @@ MESSAGES = {
     "missing": "`{subject}` is gone",
     "extra": "`{subject}` belongs to no package",
     "no-digest": "`{subject}` cannot be checked: its package gives no digest of it",
-    "cache-changed": "`{subject}` was changed in the installer's cache",
+    "cache-changed": "`{subject}` was changed in the store, since it was unpacked",
     "other-tree": "its files hash to {found}, not to {expected} as when it was built",
     "runs-at-start": "`{subject}` runs code at every start of Python",
     "user-site": "Python reads the user's own packages beside those of the environment",

@@ -36,25 +36,29 @@ FIXES = {
     "pip-installed": "name it below `pip:` in the conda file, and lock again",
     "changed": prefixes.OWNER,
     "extra": prefixes.OWNER,
-    "cache-changed": "remove its package from the cache, then the environment, and run again",
+    "cache-changed": "find out who did it; it is unpacked anew before it is used again",
     "runs-at-start": "read what it does; accept it, or remove its package",
     "link-script": "read what it does; accept it, or remove its package",
 }
 """What to do about what was found in an environment, where it is not simply to be made anew."""
 
 THERE = "`--installed`, and an environment that was made of the lock"
-INDEX = "an index that says it, which this version does not ask"
 NEEDS = {
     "installed": THERE,
     "licences": THERE,
     "cache": "`--installed`",
+    "alterations": "`--installed`, and a run in the environment that was made of the lock",
     "advisories": "`--osv`, a copy of the OSV database",
     "history": "the history of this machine",
+    "reads": "a run that was watched",
+    "writes": "a run of a step with `outputs:`",
+    "verdicts": "`repro verify`",
     "git": "a project that is no archive",
-    "images": "a container engine that says it, which this version does not ask",
-    "releases": INDEX,
-    "attestations": INDEX,
-    "provenance": "a run whose provenance was signed",
+    "images": "a container engine that answers, or `--online`",
+    "tags": "`--online`, and a registry that answers",
+    "releases": "`--online`, and an index that answers",
+    "attestations": "`--online`, and an index that tells of attestations",
+    "provenance": "a run whose result is in the store",
 }
 """How each part of the facts that a rule may need is brought about."""
 
@@ -92,7 +96,7 @@ _ROWS: tuple[tuple[str, str, str, Check, str], ...] = (
     ("P01", INFO, "a version is neither pinned nor locked", pins.unpinned, ""),
     ("P02", WARNING, "a locked version was withdrawn", pins.yanked, "releases"),
     ("P03", WARNING, "a package is newer than the lock's limit", pins.newer, "releases"),
-    ("P04", ERROR, "the version of Python is not pinned", pins.python_unpinned, ""),
+    ("P04", WARNING, "the version of Python is not pinned", pins.python_unpinned, ""),
     *_of_prefix(
         ("I01", ERROR, "a locked package is not installed", "not-installed"),
         ("I02", ERROR, "an installed package is not locked", "not-locked"),
@@ -104,7 +108,7 @@ _ROWS: tuple[tuple[str, str, str, Check, str], ...] = (
         ("T04", WARNING, "an installed file has no digest", "no-digest"),
         ("T05", ERROR, "a package cache was changed", "cache-changed"),
         ("T06", ERROR, "an environment is not as it was built", "other-tree"),
-        ("X01", WARNING, "code runs at every start of Python", "runs-at-start"),
+        ("X01", INFO, "code runs at every start of Python", "runs-at-start"),
     ),
     ("X02", WARNING, "Python takes code from outside", prefixes.outside, ""),
     *_of_prefix(
@@ -112,7 +116,7 @@ _ROWS: tuple[tuple[str, str, str, Check, str], ...] = (
         ("X04", WARNING, "the Python below an environment changed", "other-base"),
     ),
     ("K01", ERROR, "an image is named by a tag", images.unpinned, ""),
-    ("K02", ERROR, "a tag stands for another image now", images.moved, "images"),
+    ("K02", ERROR, "a tag stands for another image now", images.moved, "tags"),
     ("K03", ERROR, "an image is for another architecture", images.architecture, "images"),
     ("K04", ERROR, "an image cannot be had", images.absent, "images"),
     ("K05", ERROR, "a built image is not the locked one", images.built, "images"),
@@ -133,14 +137,14 @@ _ROWS: tuple[tuple[str, str, str, Check, str], ...] = (
     ("E02", INFO, "a step calls another workflow tool", commands.nested, ""),
     ("E03", WARNING, "a command reads an undeclared variable", commands.variables, ""),
     ("E04", ERROR, "an environment cannot be made", commands.unmakable, ""),
-    ("E05", ERROR, "a run changed its environment", commands.altered, "history"),
+    ("E05", ERROR, "a run changed its environment", commands.altered, "alterations"),
     ("M01", WARNING, "a path of one machine", machines.paths, ""),
     ("M02", WARNING, "a mount of one machine", machines.mounts, ""),
     ("M03", WARNING, "an environment file of one machine", machines.platform, ""),
     (
         *("N01", WARNING, "a step read what it does not declare"),
         inputs.traced("read", "read", "inputs"),
-        "history",
+        "reads",
     ),
     ("N02", INFO, "a step declares no inputs", inputs.inputs, ""),
     ("N03", INFO, "a step declares no outputs", inputs.outputs, ""),
@@ -148,10 +152,10 @@ _ROWS: tuple[tuple[str, str, str, Check, str], ...] = (
     (
         *("N05", WARNING, "a step made what it does not declare"),
         inputs.traced("made", "made", "outputs"),
-        "history",
+        "writes",
     ),
     ("R01", INFO, "a result was never verified", past.unverified, "history"),
-    ("R02", ERROR, "a second run gave another result", past.different, "history"),
+    ("R02", ERROR, "a second run gave another result", past.different, "verdicts"),
     ("R03", INFO, "a step has no seed", past.unseeded, ""),
     ("R04", WARNING, "changes are not committed", past.dirty, "git"),
     ("R05", WARNING, "the project is not in Git", past.uncommitted, "git"),

@@ -45,10 +45,8 @@ PR_SET_SECCOMP, SECCOMP_FILTER = 22, 2
 PR_SET_NO_NEW_PRIVS = 38
 KEYCTL_JOIN_SESSION_KEYRING = 1
 CAPABILITY_VERSION = 0x20080522
-# What lets root treat files and users as its own: without it even `tar x` fails. All that could
-# change the machine is left out.
-# CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID
-KEPT = 0b1111_1011
+KEPT = 0b1111_1011  # CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID
+"""What lets root treat files and users as its own: without it even `tar x` fails."""
 
 
 class _Word(_SimpleCData):  # type: ignore[type-arg]
@@ -98,9 +96,16 @@ def leave_keyring() -> None:
 def forgo_privileges() -> None:
     """Give up for good what this process may do beyond others of its user.
 
-    Root keeps what concerns files and users, see KEPT.
+    Root keeps what concerns files and users, see KEPT; root by name only has nothing to keep.
     """
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    kept = (KEPT if os.geteuid() == 0 else 0).to_bytes(4, "little")
+    try:
+        _keep(KEPT if os.geteuid() == 0 else 0)
+    except PermissionError:
+        _keep(0)
+
+
+def _keep(capabilities: int) -> None:
+    kept = capabilities.to_bytes(4, "little")
     header = CAPABILITY_VERSION.to_bytes(4, "little") + bytes(4)
     call("capset", header, kept + kept + bytes(16))

@@ -87,6 +87,7 @@ class Room:
         if tcp and port:
             rule = CONNECT.to_bytes(8, "little") + port.to_bytes(8, "little")
             kernel.call("landlock_add_rule", rules, PORT, rule, 0)
+        kernel.leave_keyring()
         kernel.forgo_privileges()
         _restrict(rules)
         if tcp:

@@ -66,7 +66,10 @@ def wrap(job: Job, available: Available) -> Start | None:
     Raises Unsupported where the machine cannot keep it, or the means cannot.
     """
     confinement = job.confinement
-    name = available.means_for(confinement.level)
+    level = confinement.level
+    if level == "mounts" and not plan.reaches_network(confinement):
+        level = "hermetic"
+    name = available.means_for(level)
     if not name:
         return None
     if name == "landlock" and any(host != inside for host, inside in confinement.readable):

@@ -128,7 +128,8 @@ def _trial(means: Available, level: str, folder: str) -> str:
             server.shutdown(socket.SHUT_RDWR)
         greeter.join()
     text = b"".join(said).decode(errors="replace").strip()
-    return "" if end.code == 0 else text or f"a trial ended with exit code {end.code}"
+    reason = text.partition("no sandbox: ")[2] or text
+    return "" if end.code == 0 else reason or f"a trial ended with exit code {end.code}"
 
 
 def _greet(server: socket.socket) -> None:

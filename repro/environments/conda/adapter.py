@@ -225,6 +225,8 @@ class Conda:
                 if changed:
                     raise prefixes.failure(changed, "a package of the `pip:` part replaced them")
             bytecode.compile_all(prefix, work)
+        for package in prefixes.activated(prefix):
+            progress(f"`{package}` has an activation script, which is not run")
         return {"tool": f"py-rattler {version}"}
 
     def _install(

@@ -27,6 +27,7 @@ COMPLETED = (
 )
 """What a lock does not say of a package, and the package itself does."""
 
+ACTIVATION = "etc/conda/activate.d/"
 DISTS = "lib/python*/site-packages/*.dist-info"
 
 
@@ -122,3 +123,12 @@ def dists(prefix: str) -> dict[str, str]:
         name, _, version = os.path.basename(folder).removesuffix(".dist-info").partition("-")
         found[normal(name)] = version
     return found
+
+
+def activated(prefix: str) -> list[str]:
+    """Name the packages that would set variables by a script when a shell activates the prefix."""
+    return sorted(
+        record["name"]
+        for record in records(prefix).values()
+        if any(file.startswith(ACTIVATION) for file in record.get("files", ()))
+    )

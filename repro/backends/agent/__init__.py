@@ -1,0 +1,1 @@
+"""Jobs on machines where repro is not installed: the program that goes there, and its carriage."""

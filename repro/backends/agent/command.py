@@ -1,0 +1,224 @@
+class Record:
+    """The stream of an attempt. Any thread may add to it."""
+
+    def __init__(self, carriage: Folder | Http) -> None:
+        """Begin an attempt."""
+        self._carriage = carriage
+        self.attempt = patiently(carriage.claim)
+        self._number = 0
+        self._lock = threading.Lock()
+        self.lost = ""
+
+    def add(self, kind: int, data: bytes = b"") -> None:
+        """Add a frame; once that has failed for long, say so in `lost` and add no more."""
+        with self._lock:
+            if not self.lost:
+                packed = frame(self._number, kind, data)
+                self._try(self._carriage.append, self.attempt, packed)
+                self._number += 1
+
+    def say(self, text: str) -> None:
+        """Add a line of our own to the standard error."""
+        self.add(ERR, os.fsencode(f"repro: {text}\n"))
+
+    def flush(self) -> None:
+        """See to it that what was added can be read."""
+        with self._lock:
+            if not self.lost:
+                self._try(self._carriage.flush)
+
+    def _try(self, call: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            patiently(call, *arguments)
+        except Failed as error:
+            self.lost = str(error)
+
+    def beat(self, over: threading.Event, seconds: float) -> None:
+        """Flush often, and show every now and then that we live, until it is over."""
+        last = 0.0
+        while not over.wait(FLUSH):
+            if time.monotonic() - last >= seconds:
+                last = time.monotonic()
+                self.add(BEAT)
+            self.flush()
+
+
+class Pump(threading.Thread):
+    """Reads what the command writes, until nobody can write any more."""
+
+    def __init__(self, pipes: Mapping[int, int], record: Record) -> None:
+        """Read from descriptors, each with the kind of its frames."""
+        super().__init__(daemon=True)
+        self._pipes, self._record = pipes, record
+        self._over, self._stop = os.pipe()
+
+    def run(self) -> None:
+        """Read."""
+        selector = selectors.DefaultSelector()
+        for pipe in (*self._pipes, self._over):
+            os.set_blocking(pipe, False)
+            selector.register(pipe, selectors.EVENT_READ)
+        left = set(self._pipes)
+        while left:
+            ready = {key.fd for key, _ in selector.select()}
+            if ready == {self._over}:
+                break
+            for pipe in ready & left:
+                data = os.read(pipe, CHUNK)
+                if data:
+                    self._record.add(self._pipes[pipe], data)
+                else:
+                    selector.unregister(pipe)
+                    left.discard(pipe)
+        selector.close()
+
+    def finish(self) -> None:
+        """Read what is left, and wait for nothing."""
+        os.write(self._stop, b"x")
+        self.join()
+
+
+class Bell:
+    """What wakes us: the end of a child, and signals that ask us to end."""
+
+    def __init__(self) -> None:
+        """Listen; from here on such a signal sets `rung` and does nothing else."""
+        self.rung = False
+        self._pipe, bell = os.pipe()
+        os.set_blocking(self._pipe, False)
+        os.set_blocking(bell, False)
+        signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in STOPS:
+            signal.signal(number, self._ring)
+
+    def _ring(self, *_: object) -> None:
+        self.rung = True
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until something happens, at most for so long."""
+        if select.select([self._pipe], [], [], max(0.0, seconds))[0]:
+            os.read(self._pipe, CHUNK)
+
+
+class Command:
+    """The command and all that it started."""
+
+    def __init__(self, argv: list[bytes], variables: dict[bytes, bytes], folder: bytes) -> None:
+        """Start it in a session of its own. Raises OSError."""
+        self.is_tree = _reaps() and os.path.isdir("/proc/self")
+        self.started = time.monotonic_ns()
+        self.wall = 0
+        self.status: int | None = None
+        self.process = subprocess.Popen(
+            argv,
+            env=variables,
+            cwd=folder,
+            bufsize=0,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    @property
+    def pipes(self) -> dict[int, int]:
+        """Give the descriptors of its output."""
+        assert self.process.stdout  # noqa: S101  (asked for)
+        assert self.process.stderr  # noqa: S101
+        return {self.process.stdout.fileno(): OUT, self.process.stderr.fileno(): ERR}
+
+    def alive(self) -> bool:
+        """Bury the dead, and say whether anything is left: orphans become our children."""
+        try:
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    return True
+                if pid == self.process.pid:
+                    self.status = self.process.returncode = status
+                    self.wall = time.monotonic_ns() - self.started
+        except ChildProcessError:
+            return not self.is_tree and _sent(os.killpg, self.process.pid, 0)
+
+    def send(self, *numbers: int) -> None:
+        """Send signals to all of it; the group first, since no fork gets away from that."""
+        found = _descendants() if self.is_tree else {}
+        main = self.process.pid
+        ours = self.status is None or not self.is_tree or main in found.values()
+        for number in numbers:
+            if ours:
+                _sent(os.killpg, main, number)
+            for pid, group in found.items():
+                if group != main:
+                    _sent(os.kill, pid, number)
+
+    def watch(self, bell: Bell, record: Record, seconds: float) -> str:
+        """Wait for its end, or for its time or us being over; say which."""
+        end = time.monotonic() + seconds if seconds else float("inf")
+        while True:
+            self.alive()
+            if self.status is not None:
+                return "exit"
+            if bell.rung or record.lost:
+                return "cancel"
+            if time.monotonic() >= end:
+                return "timeout"
+            bell.wait(min(1.0, end - time.monotonic()))
+
+    def end(self, bell: Bell, grace: float) -> None:
+        """Ask all that is left to end, then end it; stopped processes do not fork."""
+        self.send(signal.SIGTERM, signal.SIGCONT)
+        limit = time.monotonic() + grace
+        while self.alive() and time.monotonic() < limit:
+            bell.wait(PAUSE)
+        limit = time.monotonic() + UNKILLABLE
+        while self.alive() and time.monotonic() < limit:
+            self.send(signal.SIGSTOP)
+            self.send(signal.SIGKILL)
+            bell.wait(PAUSE)
+
+    def code(self, cause: str) -> int:
+        """Give its exit code; one that we ended has that of the signal that it took."""
+        if self.status is None:
+            return KILLED
+        is_killed = os.WIFSIGNALED(self.status)
+        code = 128 + os.WTERMSIG(self.status) if is_killed else os.WEXITSTATUS(self.status)
+        return code if cause == "exit" or code == KILLED else TERMINATED
+
+
+def _sent(call: Callable[[int, int], None], target: int, number: int) -> bool:
+    try:
+        call(target, number)
+    except OSError:
+        return False
+    return True
+
+
+def _reaps() -> bool:
+    """Have orphans of the command come to us, where the kernel can."""
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    return bool(ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+def _descendants() -> dict[int, int]:
+    """Find every process below this one, with its group."""
+    children: dict[int, list[tuple[int, int]]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    words = file.read().rpartition(b") ")[2].split()
+            except OSError:
+                continue
+            children.setdefault(int(words[1]), []).append((int(name), int(words[2])))
+    found: dict[int, int] = {}
+    below = children.pop(os.getpid(), [])
+    while below:
+        pid, group = below.pop()
+        found[pid] = group
+        below += children.pop(pid, [])
+    return found
