@@ -322,7 +322,8 @@ class Explanation(Value):
 
     `state` is `hit`, `run`, or `depends` for a step that needs one that would run: its inputs are
     known only then. `step` is the id of the step among those of the run, `needs` those of the
-    steps that it needs. `key` is empty for a step that depends.
+    steps that it needs. `key` is empty for a step that depends. `commits` are those since the last
+    run, where Git knows them.
     """
 
     entry_point: str
@@ -334,6 +335,7 @@ class Explanation(Value):
     summary: str = ""
     reasons: tuple[Reason, ...] = ()
     parts: Mapping[str, object] = {}
+    commits: str = ""
 
     @property
     def hit(self) -> bool:
@@ -395,12 +397,21 @@ def _foreseen(prepared: Prepared, machine: Machine) -> tuple[Explanation, tuple[
             parts=answer.result.parts,
         )
         return told, answer.outputs
+    reasons = execution.reasons(prepared, machine)
+    earlier = machine.history.latest(prepared.source.project, prepared.entry.name)
+    way = machine.way(prepared.source, earlier.commit) if earlier and not earlier.dirty else None
+    if way is not None:
+        lines = way.lines
+        reasons = tuple(
+            replace(r, lines=lines.get(r.name) if r.part == "file" else None) for r in reasons
+        )
     told = Explanation(
         entry_point=prepared.entry.name,
         key=prepared.key,
         state="run",
         summary=answer.reason or execution.why(prepared, machine),
-        reasons=execution.reasons(prepared, machine),
+        reasons=reasons,
+        commits=str(way or ""),
     )
     return told, ()
 

@@ -50,7 +50,8 @@ class Opened(Value):
 class Prepared(Value):
     """A step that is ready to be looked up or run, with all that its key is made of.
 
-    `alone` is false for one of several steps of a run, after which the project is looked at once.
+    `sandbox` is the level that is insisted on, empty for the best that there is. `alone` is false
+    for one of several steps of a run, after which the project is looked at once.
     `host_paths` are (path, identity) of files outside of the tree that are in the key, to be
     looked at again after the step. `backend` is where it runs, `volumes` are those of its image.
     `verifies` is the run that is to be made again, under the `conditions`.
@@ -71,6 +72,7 @@ class Prepared(Value):
     host_paths: tuple[tuple[str, str], ...] = ()
     backend: str = "local"
     volumes: tuple[tuple[str, str, str], ...] = ()
+    sandbox: str = ""
     alone: bool = True
     verifies: str = ""
     conditions: Conditions | None = None
@@ -201,7 +203,16 @@ def prepare_node(
         host_paths=(*host_paths, *mounted),
         backend=plan.backend(request, wanted),
         volumes=volumes,
+        sandbox=_sandbox(request, entry, machine),
     )
+
+
+def _sandbox(request: Request, entry: EntryPoint, machine: Machine) -> str:
+    """Give the level that is insisted on. Raises Unsupported for one that is not to be had."""
+    asked = machine.isolation.asked(request.sandbox, entry.sandbox)
+    if asked not in ("", "none"):
+        machine.isolation.level(asked)
+    return asked
 
 
 def _made(project: Project, entry: EntryPoint, placement: Placement) -> Mapping[str, str]:
@@ -286,6 +297,11 @@ def look_up(prepared: Prepared, machine: Machine) -> Answer:
     result = machine.results.get(prepared.key)
     if result is None:
         return Answer()
+    made = str(result.origin.get("sandbox", "none"))
+    if not machine.isolation.accepts(made, prepared.sandbox):
+        return Answer(
+            reason=f"the result of run {result.run_id[:8]} was made at sandbox level `{made}`"
+        )
     try:
         outputs = _tree(result.outputs, machine)
         artifacts = _tree(result.artifacts, machine)

@@ -11,6 +11,7 @@ VARIABLES = {
     "REPRO_DATA": "folder of the history of runs",
     "REPRO_SDISTS": "1: environments may build packages from source",
     "REPRO_TOOL": "what makes virtual environments: auto (default), uv or pip",
+    "REPRO_SANDBOX": "level of the sandbox: auto (default), none, mounts or hermetic",
     "REPRO_MIRRORS": "where channels, registries and indexes are fetched from: ADDRESS=MIRROR ...",
     "REPRO_UV": "path of the `uv` to use",
     "REPRO_REMOTE": "URL of a cache that machines share: https://, s3://, oci:// or file://",

@@ -6,12 +6,12 @@ import os
 import time
 from signal import SIGTERM
 
-from repro import engine, explain, manifest, metrics, params, provenance, step
+from repro import engine, explain, jobs, manifest, metrics, provenance, step
 from repro.capture import Capture, OutputRefused, Shape
 from repro.conditions import Conditions, applied
 from repro.errors import Interrupted, OutputMissing, ReproError, SourceUnusable
 from repro.events import Ended, Missed, Progress, Started, Warned
-from repro.ports import Job, JobEnd, Tracked
+from repro.ports import Confinement, JobEnd, Tracked
 from repro.record import FAILED, FINISHED, KILLED, RunRecord
 from repro.runlog import LogWriter
 from repro.store.results import Result
@@ -19,15 +19,15 @@ from repro.value import dump, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from repro.engine import Prepared
     from repro.events import Emit
     from repro.manifest import Entry
-    from repro.ports import Machine, Realized
+    from repro.ports import Job, Machine, Realized
     from repro.system.files import Lock
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOTHING = ""
 PAUSE = 0.05
 
@@ -131,8 +131,6 @@ class _Execution:
 
     def run(self) -> RunRecord:
         prepared, machine = self.prepared, self.machine
-        if not prepared.entry.network and prepared.backend == "local":
-            self.note("`network: false` is declared, but the network is not blocked here")
         realized = machine.realize(prepared.lock, prepared.tree, self.progress)
         try:
             self._make_room()
@@ -197,7 +195,7 @@ class _Execution:
         self._finish()
 
     def _once(self, realized: Realized) -> None:
-        prepared, machine = self.prepared, self.machine
+        prepared, machine, run_id = self.prepared, self.machine, self.record.run_id
         receiver = machine.receiver(self.record, self.room.tracking)
         secrets = [machine.environ[name] for name in prepared.entry.secrets]
         secrets += [a.text for a in prepared.arguments if a.kind == "secret" and a.text]
@@ -205,23 +203,13 @@ class _Execution:
             os.path.join(self.room.base, "log"), prepared.name, self.emit, tuple(secrets)
         )
         capture = Capture(self.room.work, self.inputs, prepared.entry)
-        job = Job(
-            run_id=self.record.run_id,
-            argv=_argv(prepared.entry.shell, prepared.command),
-            variables=self._variables(realized, receiver.variables),
-            folder=self.room.work,
-            timeout_ms=prepared.request.timeout_ms or prepared.entry.timeout_ms,
-            base=self.room.base,
-            image=realized.image,
-            binds=self._binds(),
-            container=tuple(prepared.request.container.items()),
-            network=prepared.entry.network,
-            resources=prepared.entry.resources,
+        given = jobs.variables(
+            prepared, run_id, self.room, realized, receiver.variables, machine.environ
         )
+        confinement = self._confinement(realized, receiver.variables)
+        job = jobs.job(prepared, run_id, self.room, realized, given, confinement)
         try:
-            self.emit(
-                Started(step=prepared.name, run_id=self.record.run_id, command=prepared.command)
-            )
+            self.emit(Started(step=prepared.name, run_id=run_id, command=prepared.command))
             self.end = self._waited(applied(job, self.conditions))
         finally:
             self.tracked = receiver.close()
@@ -231,25 +219,47 @@ class _Execution:
                 self.note(f"the step asked MLflow for what repro does not keep: {names}")
         if self.end.code == 0:
             self.outputs = self._captured(capture)
+        elif self.end.cause == "exit":
+            self._explained(confinement)
 
-    def _binds(self) -> tuple[tuple[str, str, str], ...]:
-        """Give what a container sees of this machine beside the private folders of the step."""
-        caller = self.prepared.request.caller or os.getcwd()
-        volumes = [
-            (os.path.abspath(os.path.join(caller, os.path.expanduser(host))), inside, mode)
-            for host, inside, mode in self.prepared.volumes
-        ]
-        seen = [os.path.expanduser(mount.source) for mount in self.prepared.entry.mounts]
-        seen += [path for path, _identity in self.prepared.host_paths if path not in seen]
-        known = {os.path.abspath(host) for host, _inside, _mode in volumes}
-        return (
-            *volumes,
-            *((path, path, "ro") for path in seen if os.path.abspath(path) not in known),
+    def _confinement(self, realized: Realized, tracking: Mapping[str, str]) -> Confinement:
+        """Decide what the step may see; say it where that is not what was meant."""
+        prepared, isolation, room = self.prepared, self.machine.isolation, self.room
+        if realized.image:
+            level = "mounts" if prepared.entry.network else "hermetic"
+            self.record = replace(self.record, sandbox=level, means=prepared.backend)
+        if prepared.backend != "local":
+            return Confinement()
+        level = isolation.level(prepared.sandbox)
+        if level == "none" and prepared.sandbox != "none":
+            self.note(f"the step can see all of this machine: {isolation.missing()}")
+        if not prepared.entry.network and not isolation.blocks(level):
+            self.note("`network: false` is declared, but the network is not blocked here")
+        self.record = replace(self.record, sandbox=level, means=isolation.means(level))
+        return isolation.confinement(
+            level,
+            (room.work, room.home, room.tracking, room.temporary),
+            jobs.shown(prepared),
+            realized,
+            tracking.get("MLFLOW_TRACKING_URI", ""),
+            network=prepared.entry.network or not isolation.blocks(level),
         )
+
+    def _explained(self, confinement: Confinement) -> None:
+        """Say which files a failed step missed, as far as what it printed tells."""
+        assert self.log is not None  # noqa: S101  (it has run)
+        source = self.prepared.source
+        found = self.machine.isolation.hints(
+            self.log.tail(), confinement, self.room.work, source.root
+        )
+        for text, hint in found:
+            self.note(text, hint)
 
     def _waited(self, job: Job) -> JobEnd:
         assert self.log is not None  # noqa: S101  (made just before)
-        submitted = self.machine.backend(self.prepared.backend).submit(job, self.log.sink)
+        submitted = self.machine.backend(self.prepared.backend, job.confinement.level).submit(
+            job, self.log.sink
+        )
         self.machine.watch(self.record.run_id, submitted)
         try:
             return submitted.wait()
@@ -259,28 +269,6 @@ class _Execution:
             raise
         finally:
             self.machine.watch(self.record.run_id, None)
-
-    def _variables(self, realized: Realized, tracking: Any) -> dict[str, str]:
-        prepared, environ = self.prepared, self.machine.environ
-        secrets = {name: environ[name] for name in prepared.entry.secrets}
-        secrets |= {v: text for v, _name, text in params.secret_variables(prepared.arguments)}
-        path = ":".join(realized.path)
-        if prepared.lock.kind != "local":
-            path = f"{path}:{PATH}" if path else PATH
-        # an image knows best where its programs are
-        paths = {} if realized.image else {"PATH": path or PATH}
-        return {
-            **step.SETTINGS,
-            "HOME": self.room.home,
-            "TMPDIR": self.room.temporary,
-            **paths,
-            **realized.variables,
-            **tracking,
-            **prepared.step.variables,
-            **secrets,
-            "REPRO_RUN_ID": self.record.run_id,
-            "REPRO_KEY": prepared.key,
-        }
 
     # -- afterwards
 
@@ -477,8 +465,3 @@ class _Execution:
             self.record = self.machine.tracking.finish(self.record, self.tracked, self.emit)
         finally:
             self.machine.history.put(self.record)
-
-
-def _argv(shell: str, command: str) -> tuple[str, ...]:
-    strict = ("-e", "-u", "-o", "pipefail") if shell == "strict" else ()
-    return ("bash", *strict, "-c", command)

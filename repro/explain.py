@@ -20,16 +20,22 @@ WIDTH = 60
 
 
 class Reason(Value):
-    """One part of the key that differs. Empty texts mean: not there."""
+    """One part of the key that differs. Empty texts mean: not there.
+
+    `lines` are how many lines were added and removed, for a text file whose history is known.
+    """
 
     part: str
     name: str = ""
     before: str = ""
     after: str = ""
+    lines: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         """Say it in one line."""
         what = f"{self.part} {self.name}".strip()
+        if self.lines is not None and self.before and self.after:
+            return f"{what} (+{self.lines[0]} -{self.lines[1]} lines)"
         if self.before and self.after:
             return f"{what} {self.before} → {self.after}"
         if self.after:

@@ -9,6 +9,7 @@ import time
 from repro import location, manifest
 from repro.errors import SourceRefused, UsageError
 from repro.events import Warned
+from repro.isolation import Isolation
 from repro.source import Source
 from repro.store.blobs import BlobMissing, Blobs
 from repro.store.history import History
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from repro.errors import Problem
     from repro.events import Emit
+    from repro.fetch.commits import Way
     from repro.location import Location
     from repro.lock import EnvironmentLock
     from repro.locking import Wanted
@@ -85,6 +87,7 @@ class Machine:
         self.results = Results(self.home)
         self.memos = Memos(self.home)
         self.locks = Locks(self.home)
+        self.isolation = Isolation(environ, self.memos)
         self.supply = Supply(self.home, self.locks, environ, looks_only=looks_only)
         self.history = History(data_home(environ), self._warn)
         self.jobs: dict[str, SubmittedJob] = {}
@@ -307,6 +310,12 @@ class Machine:
         out = listing.unfiltered(source.root, "diff", *options, "HEAD", "--", ".")
         return self.blobs.put(out) if out and len(out) <= PATCH_LIMIT else ""
 
+    def way(self, source: Source, before: str) -> Way | None:
+        """Give the way from an earlier commit to a tree, None where Git does not know it."""
+        from repro.fetch import commits
+
+        return commits.way(source.root, before, source.commit) if source.root else None
+
     def tree_of(self, name: str) -> tuple[Entry, ...] | None:
         """Give the entries of a kept manifest."""
         try:
@@ -345,15 +354,13 @@ class Machine:
 
             dockerargs.apply(tuple(options.items()), {}, self.environ)
 
-    def backend(self, name: str) -> Backend:
+    def backend(self, name: str, level: str = "none") -> Backend:
         """Give the place where steps run. The plan has checked that there is one."""
         if name == "docker":
             from repro.backends.docker import Docker
 
             return Docker(self.environ)
-        from repro.backends.local import Local
-
-        return Local()
+        return self.isolation.backend(level)
 
     def watch(self, run_id: str, job: SubmittedJob | None) -> None:
         """Note which job a run is at, so that another thread can cancel it."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MANAGERS = ("local", "virtualenv", "uv", "conda")
 BACKENDS = ("local", "docker")
+LEVELS = ("none", "mounts", "hermetic")
+"""Of the sandbox, from the loosest to the strictest."""
 
 
 class Request(Value):
@@ -170,12 +172,6 @@ def check(request: Request, project: Project, entry: EntryPoint) -> None:
         raise Unsupported(
             f"no backend `{request.backend}` in this version",
             hints=[f"backends: {', '.join(BACKENDS)}"],
-        )
-    level = request.sandbox or entry.sandbox or "none"
-    if level != "none":
-        raise Unsupported(
-            f"the sandbox level `{level}` is not available in this version",
-            hints=["remove `sandbox:`, or choose `none`"],
         )
     if request.experiment_name and request.experiment_id:
         raise UsageError("give either an experiment name or an experiment id, not both")

@@ -284,6 +284,44 @@ if TYPE_CHECKING:
         def finish(self, record: RunRecord, tracked: Tracked, emit: Emit) -> RunRecord:
             """Write what was logged and the final status; never fails a run."""
 
+    class Isolation(Protocol):
+        """What keeps steps apart from this machine; see `repro.isolation`."""
+
+        def asked(self, request: str, entry: str) -> str:
+            """Give the level that is insisted on, empty for the best there is."""
+
+        def level(self, asked: str) -> str:
+            """Give the level in force. Raises Unsupported."""
+
+        def means(self, level: str) -> str:
+            """Name what confines at a level."""
+
+        def blocks(self, level: str) -> bool:
+            """Say whether the network can be taken away at a level."""
+
+        def missing(self) -> str:
+            """Say why there is no sandbox here."""
+
+        def accepts(self, made: str, asked: str) -> bool:
+            """Say whether a result that was made at a level serves."""
+
+        def confinement(
+            self,
+            level: str,
+            writable: Iterable[str],
+            shown: Iterable[str],
+            realized: Realized,
+            receiver: str,
+            *,
+            network: bool,
+        ) -> Confinement:
+            """Give what a step may see and change."""
+
+        def hints(
+            self, said: bytes, confinement: Confinement, folder: str, project: str
+        ) -> tuple[tuple[str, str], ...]:
+            """Read out of what a failed step said which files it missed."""
+
     class Supply(Protocol):
         """Where the locks of one call come from."""
 
@@ -309,6 +347,10 @@ if TYPE_CHECKING:
         @property
         def supply(self) -> Supply:
             """Give where locks come from."""
+
+        @property
+        def isolation(self) -> Isolation:
+            """Give what keeps steps apart from this machine."""
 
         @property
         def tracking(self) -> Tracking:
@@ -344,8 +386,8 @@ if TYPE_CHECKING:
         def check_container(self, options: Mapping[str, str | None]) -> None:
             """Raise UsageError for an option that the container engine does not have."""
 
-        def backend(self, name: str) -> Backend:
-            """Give the place where steps run."""
+        def backend(self, name: str, level: str = "none") -> Backend:
+            """Give the place where steps run; `level` is that of the sandbox, where it has one."""
 
         def receiver(self, record: RunRecord, folder: str) -> Receiver:
             """Start to take the MLflow calls of a step."""

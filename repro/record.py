@@ -55,6 +55,7 @@ class RunRecord(Value):
     environment_kind: str = ""
     backend: str = "local"
     sandbox: str = "none"
+    means: str = ""
     exit_code: int | None = None
     cause: str = ""
     wall_ns: int = 0

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from repro.events import Emit
     from repro.store.blobs import Blobs
 
+TAIL = 1 << 14
 MASK = b"***"
 
 
@@ -35,6 +36,7 @@ class LogWriter:
         self.secrets = sorted({s.encode() for s in secrets if s}, key=len, reverse=True)
         self.held = {"stdout": b"", "stderr": b""}
         self.size = 0
+        self.last = b""
         self.started = time.monotonic()
         self.guard = threading.Lock()
         self.file = open(path, "wb")  # noqa: SIM115  (closed by `close`)
@@ -60,7 +62,12 @@ class LogWriter:
         text = data.decode("utf-8", "surrogateescape")
         self.file.write(canonical.encode([ms, stream, text]) + b"\n")
         self.size += len(data)
+        self.last = (self.last + data)[-TAIL:]
         self.emit(Output(step=self.step, stream=stream, data=data))
+
+    def tail(self) -> bytes:
+        """Give the end of what was printed, of both streams as they came."""
+        return self.last
 
     def close(self) -> None:
         """Write what was held back and close the file."""

@@ -29,6 +29,7 @@ def environ(tmp_path):
         "REPRO_HOME": str(tmp_path / "store"),
         "REPRO_DATA": str(tmp_path / "data"),
         "LC_ALL": "C.UTF-8",
+        "REPRO_SANDBOX": "none",  # many steps here leave marks outside of their tree
     }
 
 

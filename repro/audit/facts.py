@@ -219,7 +219,8 @@ class Cache(Value):
 class Facts(Value):
     """All of it. `texts` are the files that say what the project is, `files` all paths of it.
 
-    `lock_texts` are the texts of the lock files. `platform` is this machine's, `today` its date.
+    `scripts` are the files that commands name, `lock_texts` the texts of the lock files. `platform`
+    is this machine's, `today` its date.
     """
 
     name: str
@@ -227,6 +228,7 @@ class Facts(Value):
     today: date
     platform: str
     texts: Mapping[str, str] = {}
+    scripts: Mapping[str, str] = {}
     files: tuple[str, ...] = ()
     environments: tuple[EnvironmentFacts, ...] = ()
     lock_texts: Mapping[str, LockText] = {}

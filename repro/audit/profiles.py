@@ -49,8 +49,8 @@ ACM = Profile(
     title="ACM artifact review and badging 1.1",
     levels={
         **SOUND,
-        **dict.fromkeys(("B01", "B02", "B03", "B04", "M01", "M02", "R01"), "error"),
-        **dict.fromkeys(("B09", "M03", "R04", "R05", "R06"), "warning"),
+        **dict.fromkeys(("B01", "B02", "B03", "B04", "M01", "M02", "R01", "R06"), "error"),
+        **dict.fromkeys(("B09", "M03", "R04", "R05"), "warning"),
     },
     questions=(
         Question(group="Available", text="May others use it: is there a licence?", codes=("B01",)),
@@ -74,7 +74,7 @@ ACM = Profile(
         Question(
             group="Reproduced",
             text="Were the results made a second time, with the same outcome?",
-            codes=("R01", "R02"),
+            codes=("R01", "R02", "R06"),
         ),
     ),
 )
@@ -85,7 +85,11 @@ NEURIPS = Profile(
         **SOUND,
         **dict.fromkeys(("B02", "B03", "B05", "B06"), "error"),
         **dict.fromkeys(
-            ("B01", "B04", "B07", "B09", "M01", "M02", "M03", "R01", "R03", "R04", "R05"), "warning"
+            (
+                *("B01", "B04", "B07", "B09", "M01", "M02", "M03"),
+                *("R01", "R03", "R04", "R05", "R06"),
+            ),
+            "warning",
         ),
     },
     questions=(
@@ -105,7 +109,7 @@ NEURIPS = Profile(
         Question(
             group="Experiments",
             text="Were the results made a second time, with the same outcome?",
-            codes=("R01", "R02"),
+            codes=("R01", "R02", "R06"),
         ),
         Question(group="Assets", text="Is it licensed?", codes=("B01",)),
         Question(

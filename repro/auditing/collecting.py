@@ -78,9 +78,7 @@ if TYPE_CHECKING:
         def attestations(self, locks: Locks) -> tuple[Attestation, ...] | None:
             """Check who vouches for the locked packages."""
 
-        def provenance(
-            self, project: str, steps: tuple[str, ...]
-        ) -> tuple[Provenance, ...] | None:
+        def provenance(self, project: str, steps: tuple[str, ...]) -> tuple[Provenance, ...] | None:
             """Check the provenance of the last run of each step."""
 
         def cache(self) -> Cache | None:

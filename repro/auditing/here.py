@@ -135,7 +135,7 @@ class Here:
         """Check the provenance of the last run of each step."""
         from repro.auditing import runs
 
-        return runs.provenance(self.machine, project, steps)
+        return runs.provenance_checks(self.machine, project, steps)
 
     # -- others
 

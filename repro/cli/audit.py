@@ -21,6 +21,7 @@ examples:
   repro audit                            the project in this folder
   repro audit --installed                the environments that were made of its locks, too
   repro audit --osv osv/PyPI/all.zip     known vulnerabilities, from a copy of the OSV database
+  repro audit --online                   ask indexes, channels and registries, too
   repro audit --profile acm              the questions of an artifact review
   repro audit --format sarif > audit.sarif
   repro audit --explain L01              what a rule means, and how to fix it
@@ -51,7 +52,12 @@ OPTIONS = (
         help="text (default), json, sarif, md, junit or cyclonedx",
     ),
     Option(names=("--osv",), metavar="PLACE", help="advisories: a folder, zip or URL of OSV"),
-    Option(names=("--offline",), kind="flag", help="ask no server"),
+    Option(
+        names=("--online",),
+        kind="flag",
+        help="ask indexes, channels and registries what became of what is locked",
+    ),
+    Option(names=("--offline",), kind="flag", help="fetch no advisories, take those kept"),
     Option(names=("--explain",), metavar="CODE", help="print the page of a rule"),
     Option(names=("--list-rules",), kind="flag", help="list the rules"),
     Option(names=("--version", "-v"), metavar="VERSION", help="version of a Git project"),
@@ -86,6 +92,8 @@ def _facts(options: Options) -> Facts:
     from repro.cli import session
     from repro.events import Progress
 
+    if options.flag("online") and options.flag("offline"):
+        raise errors.UsageError("`--online` and `--offline` contradict each other")
     installed = options.flag("installed")
     with session.machine(options) as machine:
         tree = machine.tree(session.request(options), lambda _text: None)
@@ -101,6 +109,7 @@ def _facts(options: Options) -> Facts:
             lambda text: machine.emit(Progress(step="audit", text=text)),
             installed=installed,
             osv=options.text("osv"),
+            online=options.flag("online"),
             offline=options.flag("offline"),
         )
         return auditing.collect(tree, project, paths, here, installed=installed)

@@ -28,6 +28,7 @@ def run(record: RunRecord) -> dict[str, Any]:
         "cached": record.cached,
         "origin_run": record.origin_run or None,
         "reason": record.reason,
+        "verifies": record.verifies or None,
         "command": record.command,
         "parameters": [
             {"name": name, "value": text, "origin": origin}
@@ -103,6 +104,7 @@ def why(told: Explanation) -> dict[str, Any]:
         "decision": told.state,
         "reused_run": told.reused_run or None,
         "summary": told.summary,
+        "commits": told.commits or None,
         "reasons": reasons(told.reasons),
     }
 
@@ -136,6 +138,7 @@ def why_of_run(record: RunRecord) -> dict[str, Any]:
         "decision": "hit" if record.cached else "run",
         "reused_run": record.origin_run or None,
         "summary": record.reason or f"reused run {record.origin_run}",
+        "commits": None,
         "reasons": [],
     }
 
@@ -148,6 +151,7 @@ def reasons(found: tuple[Reason, ...]) -> list[dict[str, Any]]:
             "name": r.name or None,
             "before": r.before or None,
             "after": r.after or None,
+            "lines": None if r.lines is None else {"added": r.lines[0], "removed": r.lines[1]},
         }
         for r in found
     ]

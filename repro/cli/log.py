@@ -12,7 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
+    from repro.machine import Machine
     from repro.record import RunRecord
+    from repro.store.verdicts import Verdicts
 
 HELP = "list the runs so far, the latest first"
 EPILOG = """\
@@ -26,6 +28,11 @@ OPTIONS = (
     Option(names=("--entry-point", "-e"), metavar="NAME", help="only runs of this entry point"),
     Option(names=("--project",), metavar="DIR|URI", help="only runs of this project"),
     Option(names=("--failed",), kind="flag", help="only runs that failed"),
+    Option(
+        names=("--verifications",),
+        kind="flag",
+        help="list what was executed to be compared, too",
+    ),
     Option(
         names=("--deliver",),
         kind="flag",
@@ -54,11 +61,12 @@ def execute(options: Options) -> int:
             entry_point=options.text("entry_point"),
             status="FAILED" if options.flag("failed") else "",
             limit=int(options.text("number")),
+            verifications=options.flag("verifications"),
         )
         if options.flag("json"):
             print(render.json_text(documents.log(records)))
         else:
-            _show(records, machine.now_ns(), options)
+            _show(records, machine, options)
     return errors.OK
 
 
@@ -78,17 +86,19 @@ def _deliver(machine: object) -> int:
     return errors.OK if not left else errors.UNREACHABLE
 
 
-def _show(records: list[RunRecord], now: int, options: Options) -> None:
+def _show(records: list[RunRecord], machine: Machine, options: Options) -> None:
     from repro.cli import table
     from repro.cli.documents import time
     from repro.cli.render import age, duration
+    from repro.store.verdicts import Verdicts
 
+    now, verdicts = machine.now_ns(), Verdicts(machine.history.root)
     short = sys.stdout is not None and sys.stdout.isatty()
     rows = [
         (
             r.run_id[:8] if short else r.run_id,
             r.entry_point,
-            state(r),
+            state(r) + _verified(r, verdicts),
             f"{age(now - r.started_ns)} ago" if short else time(r.started_ns),
             duration(r.wall_ns),
             (r.commit[:7] + "*" * r.dirty) or "-",
@@ -101,8 +111,18 @@ def _show(records: list[RunRecord], now: int, options: Options) -> None:
     table.show(header, rows, options.text("color"))
 
 
+def _verified(record: RunRecord, verdicts: Verdicts) -> str:
+    """Say what the last verification of a result found, if there was one."""
+    if record.verifies or record.status != "FINISHED":
+        return ""
+    found = verdicts.get(record.key)
+    return (", verified" if found[0].good else ", differs") if found else ""
+
+
 def state(record: RunRecord) -> str:
     """Give the state of a run in one word."""
+    if record.verifies:
+        return "compared" if record.status == "FINISHED" else "failed"
     if record.cached:
         return "hit"
     words = {"FINISHED": "ok", "RUNNING": "running", "KILLED": "killed"}

@@ -67,7 +67,7 @@ def _entered(machine: Machine, options: Options) -> dict[str, str]:
 
 
 def _variables(given: Mapping[str, str], path: Iterable[str]) -> dict[str, str]:
-    from repro.execution import PATH  # the folders of the system, as every step has them
+    from repro.jobs import PATH  # the folders of the system, as every step has them
 
     kept = {n: v for n, v in os.environ.items() if not n.startswith(MISLEADING)}
     return {**kept, **FIXED, **given, "PATH": os.pathsep.join((*path, PATH))}

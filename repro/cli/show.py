@@ -98,6 +98,8 @@ def _show(record: RunRecord, machine: Machine) -> None:
         ("tree", record.tree),
         ("key", record.key),
         ("reused", record.origin_run),
+        ("verifies", record.verifies),
+        ("verified", "" if record.verifies else _verified(record, machine)),
         ("why", record.reason),
         ("command", record.command),
         ("environment", f"{record.environment_kind} {record.environment[:12]}"),
@@ -118,6 +120,23 @@ def _show(record: RunRecord, machine: Machine) -> None:
         _pairs(title, {e.path: f"{size(e.size)}  {e.content[:12]}" for e in entries or ()}, " ")
     for note in record.notes:
         print(f"note: {clean(note)}")
+
+
+def _verified(record: RunRecord, machine: Machine) -> str:
+    """Say what the last verification of the result found."""
+    from repro.cli.documents import time
+    from repro.cli.render import plural
+    from repro.store.verdicts import Verdicts
+
+    found = Verdicts(machine.history.root).get(record.key)
+    if not found:
+        return ""
+    last = found[0]
+    when = f"{time(last.at_ns)}, by {plural(last.times, 'execution')}"
+    if last.good:
+        return f"{when}: the same" + (" by its rules" if last.state == "equal" else "")
+    depends = f"; depends on {', '.join(last.dependences)}" if last.dependences else ""
+    return f"{when}: {last.state} ({', '.join(last.differed[:5])}){depends}"
 
 
 def _pairs(title: str, values: dict[str, str], sign: str = "=") -> None:

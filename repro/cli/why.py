@@ -72,6 +72,8 @@ def _show(told: Explanation) -> None:
     verb = {"hit": "would hit", "run": "would run", "depends": "depends"}[told.state]
     key = f"  {told.key[:12]}" if told.key else ""
     print(f"{told.entry_point}  {verb}{key}  {clean(told.summary)}")
+    if told.commits:
+        print(f"  commits {told.commits}")
     for reason in told.reasons:
         print(f"  {clean(str(reason))}")
 

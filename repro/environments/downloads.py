@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import re
 import shutil
 import time
 from urllib.parse import unquote, urlsplit
 
+from repro import digest
 from repro.environments import urls
+from repro.environments.failures import USERINFO
 from repro.errors import EnvironmentFailed, Unreachable
+from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20
 TIMEOUT = (15, 60)  # seconds: to connect, between two pieces
 TRIES = 4
+SHOWN = 300  # characters of what went wrong
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 GONE = (404, 410)
 REFUSED = (401, 403, 407)
@@ -70,7 +72,7 @@ def _copied(source: str, path: str, artifact: Artifact) -> str:
     except FileNotFoundError:
         raise _gone(artifact, source) from None
     with open(path, "rb") as written:
-        return hashlib.file_digest(written, "sha256").hexdigest()
+        return digest.of_chunks(files.chunks(written.fileno()))
 
 
 def _downloaded(url: str, path: str, artifact: Artifact, environ: Mapping[str, str]) -> str:
@@ -86,7 +88,7 @@ def _downloaded(url: str, path: str, artifact: Artifact, environ: Mapping[str, s
             reason = str(error)
     raise Unreachable(
         f"the file of `{artifact.name}=={artifact.version}` could not be fetched",
-        hints=[f"from {urls.public(url)}", _readable(reason)],
+        hints=[f"from {urls.public(url)}", USERINFO.sub(r"\1****@", reason)[:SHOWN]],
     )
 
 
@@ -94,10 +96,10 @@ def _attempted(url: str, path: str, artifact: Artifact, environ: Mapping[str, st
     import requests
 
     with requests.Session() as session:
-        session.verify = next((environ[n] for n in CERTIFICATES if environ.get(n)), True)
+        session.verify = certificates(environ)
         session.headers["Accept-Encoding"] = "identity"
-        login = _login(url, environ)
-        with session.get(url, stream=True, timeout=TIMEOUT, auth=login) as answer:
+        user = login(url, environ)
+        with session.get(url, stream=True, timeout=TIMEOUT, auth=user) as answer:
             if answer.status_code in BUSY:
                 raise Short(f"the server answered {answer.status_code}")
             if answer.status_code in GONE:
@@ -109,17 +111,12 @@ def _attempted(url: str, path: str, artifact: Artifact, environ: Mapping[str, st
 
 
 def _written(answer: Response, path: str) -> str:
-    hasher, size = hashlib.sha256(), 0
-    try:
-        with open(path, "wb") as target:
-            for piece in _pieces(answer):
-                hasher.update(piece)
-                target.write(piece)
-                size += len(piece)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        raise
+    hasher, size = digest.stream(), 0
+    with open(path, "wb") as target:
+        for piece in _pieces(answer):
+            hasher.update(piece)
+            target.write(piece)
+            size += len(piece)
     promised = answer.headers.get("Content-Length", "")
     if promised.isdigit() and int(promised) != size:
         raise Short(f"it ended after {size} of {promised} bytes")
@@ -136,7 +133,12 @@ def _pieces(answer: Response) -> Iterator[bytes]:
         raise Short(str(error)) from None
 
 
-def _login(url: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
+def certificates(environ: Mapping[str, str]) -> str | bool:
+    """Give the file of certificates that the caller's settings name; True for the usual ones."""
+    return next((environ[n] for n in CERTIFICATES if environ.get(n)), True)
+
+
+def login(url: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
     """Give the credentials that the caller's settings hold for the host of `url`.
 
     They stand in the URLs of indexes, or in `~/.netrc`; a lock never has them.
@@ -172,9 +174,3 @@ def _refused(artifact: Artifact, url: str) -> EnvironmentFailed:
             "put the login for that host into `~/.netrc`, or into the URL in `UV_INDEX_URL`",
         ],
     )
-
-
-def _readable(reason: str) -> str:
-    from repro.environments.failures import USERINFO
-
-    return USERINFO.sub(r"\1****@", reason)[:300]

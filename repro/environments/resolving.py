@@ -131,7 +131,8 @@ class Resolver:
             where = f"{python.identity} on {name}"
             progress(f"resolving the packages of `{wanted.source}` for {where}")
             message = f"the packages of `{wanted.source}` cannot be resolved for {where}"
-            kept = _kept(earlier, request.upgrade)
+            # a platform that is new takes the versions of another, where it can
+            kept = _kept(earlier or next(iter(request.keep), None), request.upgrade)
             with session(self._home, self._environ, message) as work:
                 artifacts, tool = self._resolved(wanted, python, work, kept, request.exclude_newer)
             found = tuple(sorted(artifacts, key=lambda a: a.name))

@@ -11,12 +11,12 @@ The same wheel always gives the same tree: all times are `TIME`, all files read-
 from __future__ import annotations
 
 import configparser
-import hashlib
 import os
 import posixpath
 import stat
 import zipfile
 
+from repro import digest
 from repro.environments.demand import normal
 from repro.errors import EnvironmentFailed
 from repro.value import Value
@@ -123,7 +123,7 @@ def _unpacked(
     os.makedirs(os.path.dirname(path), exist_ok=True)
     mode = member.external_attr >> 16
     executable = bool(stat.S_ISREG(mode) and mode & 0o111) or place.startswith("scripts/")
-    hasher, size = hashlib.sha256(), 0
+    hasher, size = digest.stream(), 0
     with archive.open(member) as source, open(path, "xb") as target:
         while piece := source.read(CHUNK):
             hasher.update(piece)
@@ -144,7 +144,7 @@ def _added(folder: str, place: str, data: bytes) -> tuple[str, str, int, bool]:
     with open(path, "xb") as target:
         target.write(data)
     settle(path, executable=False)
-    return place, hashlib.sha256(data).hexdigest(), len(data), False
+    return place, digest.of_bytes(data), len(data), False
 
 
 def _scripts(

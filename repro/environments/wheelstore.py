@@ -73,12 +73,12 @@ class WheelStore:
         return len(placing.known), sum(placing.known.values())
 
     def _ensure(self, one: _Unpacked, session: Session) -> None:
-        with one.lock():
+        with _held(one.lock()):
             if not one.is_complete():
                 self._make(one, session)
 
     def _place(self, one: _Unpacked, placing: Placing, session: Session) -> None:
-        with one.lock():
+        with _held(one.lock()):
             try:
                 one.place(placing)
             except Damaged:
@@ -208,6 +208,16 @@ class _Unpacked:
     def _write(self, about: dict[str, Any]) -> None:
         data = json.dumps({**about, "format": FORMAT}, separators=(",", ":")).encode()
         files.replace(self._manifest, data, durable=False)
+
+
+@contextlib.contextmanager
+def _held(lock: files.Lock) -> Iterator[None]:
+    """Hold a lock; on a full disk taking it may fail when it is held already."""
+    try:
+        lock.take()
+        yield
+    finally:
+        lock.free()
 
 
 def link(source: str, target: str) -> bool:

@@ -173,8 +173,10 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def connected(environ: Mapping[str, str]) -> Iterator[Daemon]:
+def connected(environ: Mapping[str, str], seconds: float = SECONDS) -> Iterator[Daemon]:
     """Work with the engine that `DOCKER_HOST` names, or the usual one.
+
+    `seconds` is the longest time between two pieces of an answer.
 
     Raises Unreachable when it does not answer, also half-way, and EnvironmentFailed when it is too
     old.
@@ -190,7 +192,7 @@ def connected(environ: Mapping[str, str]) -> Iterator[Daemon]:
     _knock(where)
     try:
         client = docker.from_env(
-            environment=dict(environ), timeout=SECONDS, use_ssh_client=where.startswith("ssh://")
+            environment=dict(environ), timeout=seconds, use_ssh_client=where.startswith("ssh://")
         )
     except InvalidVersion:
         raise EnvironmentFailed(

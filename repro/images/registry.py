@@ -61,9 +61,15 @@ class Answer(Value):
 class Registry:
     """One registry; `host` is as in the name of an image. Close it."""
 
-    def __init__(self, host: str, environ: Mapping[str, str]) -> None:
-        """Connect to nothing yet; `environ` says where credentials are."""
+    def __init__(
+        self, host: str, environ: Mapping[str, str], timeout: tuple[float, float] = TIMEOUT
+    ) -> None:
+        """Connect to nothing yet; `environ` says where credentials are.
+
+        `timeout` are the seconds for connecting, and between two pieces of an answer.
+        """
         self.host = host
+        self._timeout = timeout
         self._environ = environ
         self._address = HUB_HOST if host == HUB else host
         scheme = "http" if is_loopback(host) else "https"
@@ -242,7 +248,7 @@ class Registry:
                 url,
                 headers={"Accept-Encoding": "identity", **headers},
                 data=opened,
-                timeout=TIMEOUT,
+                timeout=self._timeout,
                 allow_redirects=False,
                 stream=True,
             )
@@ -283,7 +289,7 @@ class Registry:
             response = self._session.request(
                 "POST" if "data" in given else "GET",
                 realm,
-                timeout=TIMEOUT,
+                timeout=self._timeout,
                 allow_redirects=False,
                 stream=True,
                 **given,

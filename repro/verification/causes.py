@@ -48,7 +48,8 @@ TIME = re.compile(
 )
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,16}\b")
 IDENTIFIER = re.compile(
-    r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b[0-9a-f]{16,64}\b"
+    r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"
+    r"|(?<![\w.])(?=[0-9]*[a-f])[0-9a-f]{16,64}\b"
 )
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -132,9 +133,8 @@ _Taken = tuple[str, list[str]]
 def _without_words(text: str, words: Iterable[str]) -> _Taken:
     taken = []
     for word in sorted(filter(None, words), key=len, reverse=True):
-        if word in text:
-            taken.append(word)
-            text = text.replace(word, "…")
+        text, count = re.subn(rf"(?<!\w){re.escape(word)}(?!\w)", "…", text)
+        taken += [word] * count
     return text, taken
 
 

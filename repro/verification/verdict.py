@@ -106,6 +106,16 @@ class Verdict(Value):
         return self.state in (SAME, EQUAL)
 
     @property
+    def times(self) -> int:
+        """Count the executions that were compared."""
+        return len(self.repetitions) + sum(t.state != SKIPPED for t in self.variations)
+
+    @property
+    def dependences(self) -> tuple[str, ...]:
+        """Name the variations that changed the result, or made the step fail."""
+        return tuple(t.name for t in self.variations if t.state in (CHANGED, FAILED))
+
+    @property
     def differed(self) -> tuple[str, ...]:
         """Give the paths of what was different in any of the executions."""
         trials = (*self.repetitions, *self.variations)

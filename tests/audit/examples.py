@@ -62,7 +62,7 @@ class World:
             return unmet(wanted, lock)
         return self._rows("unmet", Unmet) or ()
 
-    def prefix(self, lock):
+    def prefix(self, _wanted, lock):
         found = self._rows("found", values.Found)
         platform = lock.platform or self.platform
         return None if found is None else values.Prefix(path="/e", platform=platform, found=found)
@@ -92,7 +92,7 @@ class World:
     def attestations(self, _locks):
         return self._rows("attestations", values.Attestation)
 
-    def provenance(self, _project):
+    def provenance(self, _project, _steps):
         return self._rows("provenance", values.Provenance)
 
     def cache(self):

@@ -10,6 +10,7 @@ import pytest
 from audit.examples import Tree, World, collect
 
 from repro import auditing, locking
+from repro.auditing import advisories
 from repro.audit import verdict
 from repro.environments.cache import Place
 from repro.errors import ProjectInvalid, UsageError
@@ -117,7 +118,7 @@ def test_conda_packages_are_looked_up_by_what_is_inside_of_them():
             Artifact(name="own", version="0", kind="directory", digest=SHA),
         ),
     )
-    named = auditing.on_index((lock,), {("opencv", "1"): (("opencv-python", "4.9"),)})
+    named = advisories.on_index((lock,), {("opencv", "1"): (("opencv-python", "4.9"),)})
     assert named == {
         ("pytorch", "1"): (("torch", "2.1"),),
         ("zlib", "1"): (),

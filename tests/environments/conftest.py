@@ -21,12 +21,15 @@ from repro.spec import PythonEnvironment
 
 AGENT = """
 import os, sys
-from repro import canonical, lock, value
+from repro import canonical, errors, lock, value
 from repro.environments.python import Python
 home, file = sys.argv[1:]
 wanted = value.load(canonical.decode(open(file, "rb").read()), lock.CLASSES)
 print("ready", flush=True)
-Python(home, os.environ).realize(wanted, lambda text: print(text, flush=True)).release()
+try:
+    Python(home, os.environ).realize(wanted, lambda text: print(text, flush=True)).release()
+except errors.ReproError as error:
+    sys.exit(error.exit)
 """
 METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
 WHEEL = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n"
@@ -229,12 +232,12 @@ def agent(tmp_path, home, settings):
     """Start a process that makes the environment of a lock."""
     started = []
 
-    def start(lock, **environ):
+    def start(lock, home=home, **environ):
         file = tmp_path / f"lock-{len(started)}.json"
         file.write_bytes(canonical.encode(value.dump(lock)))
         repository = os.path.dirname(os.path.dirname(canonical.__file__))
         process = subprocess.Popen(
-            [sys.executable, "-c", AGENT, home, str(file)],
+            [sys.executable, "-c", AGENT, str(home), str(file)],
             env={**settings, "PYTHONPATH": repository, **environ},
             stdout=subprocess.PIPE,
             text=True,

@@ -416,6 +416,25 @@ def test_a_login_serves_and_is_written_nowhere(home, environ, channel, serve, an
     assert [p for p in written if b"s3cret" in p.read_bytes()] == []
 
 
+def test_a_mirror_serves_and_the_lock_names_the_channel(home, environ, channel, serve):
+    server = serve(channel, answer=needs_login)
+    mirrors = f"https://conda.anaconda.org/=http://me:s3cret@{server.host}/"
+    conda = Conda(home, {**environ, "REPRO_MIRRORS": mirrors})
+    wanted = asked("channels: [conda-forge]\ndependencies: [tinyml]\n")
+    server.answer = lambda handler: _below(handler, "/conda-forge") or needs_login(handler)
+    (lock,) = locked(conda, wanted)
+    found = {a.url.rsplit("/", 2)[0] for a in lock.artifacts}
+    assert found == {"https://conda.anaconda.org/conda-forge"}
+    made = conda.realize(lock, silent)
+    assert run(made.prefix, "tinyml") == "tinyml 42"
+    made.release()
+
+
+def _below(handler, folder):
+    """Serve the channel below a folder."""
+    handler.path = handler.path.removeprefix(folder)
+
+
 # -- when fetching goes wrong
 
 
@@ -693,7 +712,7 @@ def test_an_activation_script_is_told_and_not_run(conda, tmp_path):
 def test_an_environment_of_nothing(conda, channel, make):
     (lock,) = locked(conda, wanting(channel))
     assert lock.artifacts == ()
-    assert os.listdir(os.path.join(make(lock), "conda-meta")) == []
+    assert list(pathlib.Path(make(lock), "conda-meta").glob("*.json")) == []
 
 
 # -- files that were changed

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from environments.conftest import pretend, script
+from support.channel import Channel, Package
 
 from repro.environments.interpreters import Interpreters
 from repro.errors import InterpreterMissing
@@ -153,6 +154,25 @@ def test_a_conda_channel_is_a_way_out_that_is_not_taken_unasked(search):
     with pytest.raises(InterpreterMissing) as failed:
         search().find("3.98")
     assert any("REPRO_PYTHON_CHANNEL" in hint for hint in failed.value.hints)
+
+
+FROM_CHANNEL = """\
+#!/bin/sh
+echo '{"implementation": "cpython", "version": "3.98.1", "abi": "a", "platform": "p",' \
+    '"executable": "'"$0"'", "base": "'"$0"'", "sites": []}'
+"""
+
+
+def test_a_python_comes_from_the_conda_channel_that_is_named(tmp_path, home):
+    package = Package("python", "3.98.1").add("bin/python", FROM_CHANNEL, mode=0o755)
+    channel = Channel(tmp_path / "channel").add(package)
+    environ = {"HOME": str(tmp_path), "PATH": "", "REPRO_PYTHON_CHANNEL": channel.url}
+    found = Interpreters(home, environ, home).find("3.98")
+    assert found.identity.version == "3.98.1"
+    assert found.base.startswith(os.path.join(home, "envs"))
+    assert Interpreters(home, environ, home).fitting(found.identity) == found
+    with pytest.raises(InterpreterMissing):
+        Interpreters(home, environ).find("3.98")
 
 
 def test_a_replaced_python_is_asked_again(search, tmp_path):

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from repro import platforms
+from repro import platforms, requirements
 from repro.environments.demand import demand
 from repro.errors import EnvironmentFailed, InterpreterMissing, Unreachable, UsageError
 from repro.lock import Artifact, EnvironmentLock, Interpreter
@@ -333,6 +333,19 @@ def test_an_unchanged_lock_stays_the_same_bytes(python, own_wheels, told):
     assert new == old
 
 
+def test_a_new_platform_takes_the_versions_of_the_others(python, binary, told):
+    old = locked(python(), binary.request("binary", "beta<1.4"), told.append)
+    request = LockRequest(
+        environment=binary.request("binary", "beta"),
+        platforms=("linux-64", "osx-arm64"),
+        keep=(old,),
+    )
+    linux, mac = python().lock(request, told.append)
+    assert linux == old
+    assert names(mac) == names(old) == {"binary": "1.0", "beta": "1.0"}
+    assert TAGS["osx-arm64"] in mac.artifacts[-1].filename
+
+
 def test_pip_keeps_all_of_it_or_nothing(python, wheels, told):
     old = locked(python(), wheels.request("alpha<2", "beta<1.4"), told.append)
     kept = locked(python("pip"), wheels.request("alpha", "gamma"), told.append, keep=(old,))
@@ -423,6 +436,17 @@ def test_required_hashes_are_required_of_every_package(python, wheels, told):
         locked(python(), wheels.request(asked, options=strict), told.append)
     both = asked, hashed(wheels, "beta==1.0", BETA)
     assert locked(python(), wheels.request(*both, options=strict), told.append).artifacts
+
+
+def test_a_requirements_file_with_hashes_is_among_what_pins(wheels):
+    line = hashed(wheels, "alpha==1.0", ALPHA).replace(" --hash", " \\\n    --hash")
+    texts = {"hashed.txt": f"{line}\n-r plain.txt\n".encode(), "plain.txt": b"beta\n"}
+    data = b"dependencies: ['-r hashed.txt', gamma]\n"
+    found, problems = requirements.python_env("python_env.yaml", data, texts.get)
+    assert problems == []
+    assert found.pinned == (("hashed.txt", hashlib.sha256(texts["hashed.txt"]).hexdigest()),)
+    assert [one.split()[0] for one in found.requirements] == ["alpha==1.0", "beta", "gamma"]
+    assert "--hash=sha256:" in found.requirements[0]
 
 
 def test_a_hash_that_is_no_sha256_is_refused(python, wheels, told):

@@ -11,10 +11,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from repro.audit.facts import EnvironmentFacts, Facts
+    from repro.audit.facts import EnvironmentFacts, Facts, Gap
     from repro.audit.rules.rule import Check
     from repro.lock import Artifact, EnvironmentLock
 
+PYTHON = "D07"
 ALWAYS = frozenset(("python", "pip", "setuptools", "wheel"))
 
 
@@ -23,17 +24,20 @@ def gaps(code: str, fix: str) -> Check:
 
     def check(facts: Facts) -> Iterator[Hit]:
         for env in facts.environments:
-            seen: dict[tuple[str, str], list[str]] = {}
+            seen: dict[tuple[str, str], list[Gap]] = {}
             for gap in env.gaps:
                 if gap.unmet.code == code:
-                    seen.setdefault((gap.unmet.entry, gap.unmet.why), []).append(gap.platform)
-            for (entry, why), found in seen.items():
+                    # of another Python, once is enough: each platform has its own build of it
+                    why = "" if code == PYTHON else gap.unmet.why
+                    seen.setdefault((gap.unmet.entry, why), []).append(gap)
+            for found in seen.values():
+                entry, why = found[0].unmet.entry, found[0].unmet.why
                 yield Hit(
                     message=public(f"`{entry}`: {why}" if entry else why),
                     where=places.requested(facts, env, entry),
                     subject=public(entry),
                     fix=fix,
-                    extra={"platforms": " ".join(found)},
+                    extra={"platforms": " ".join(dict.fromkeys(gap.platform for gap in found))},
                 )
 
     return check
@@ -91,8 +95,10 @@ def _closure(env: EnvironmentFacts, artifacts: tuple[Artifact, ...]) -> set[str]
 
 def unused(facts: Facts) -> Iterator[Hit]:
     """D08: the last result is of another environment."""
-    digests = {lock.digest for env in facts.environments for _file, lock in env.locked}
-    if not digests:
+    locks = [lock for env in facts.environments for _file, lock in env.locked]
+    digests = {lock.digest for lock in locks}
+    is_open = any(lock.kind == "python" and not lock.interpreter.version for lock in locks)
+    if not digests or is_open:  # which environment another tool's lock gives, the machine decides
         return
     for step in facts.history or ():
         if step.last_good and step.environment and step.environment not in digests:

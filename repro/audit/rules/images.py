@@ -91,8 +91,8 @@ def absent(facts: Facts) -> Iterator[Hit]:
             )
         elif now.offered is False:
             yield Hit(
-                message=f"`{image.reference}` as it was locked is neither on this machine nor in "
-                "its registry any more",
+                message=f"`{image.reference}` as it was locked is not on this machine, "
+                "and its registry does not give it",
                 where=Where(file=path),
                 subject=image.reference,
                 fix="`docker load` a copy, or `repro lock --upgrade`, which takes another image",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repro.audit.rules.rule import Hit
 from repro.errors import Where
-from repro.spec import PythonEnvironment
+from repro.spec import DockerEnvironment, PythonEnvironment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,9 +28,12 @@ def missing(facts: Facts) -> Iterator[Hit]:
 def _asks(env: EnvironmentFacts) -> bool:
     """Say whether a request has to be locked.
 
-    P04 speaks of one that asks for nothing; a `uv.lock` and hashes are as good as a lock.
+    P04 speaks of one that asks for nothing, K01 of an image that is named by a tag; a digest, a
+    `uv.lock` and hashes are as good as a lock.
     """
     request = env.request
+    if isinstance(request, DockerEnvironment):
+        return bool(request.dockerfile)
     if not isinstance(request, PythonEnvironment):
         return True
     return bool(request.source or request.requirements) and not request.pinned
@@ -51,10 +54,8 @@ def unreadable(facts: Facts) -> Iterator[Hit]:
 def platform(facts: Facts) -> Iterator[Hit]:
     """L03: a platform is not locked."""
     for env in facts.environments:
-        if env.kind == "docker" or not env.locked:
-            continue
         has = {lock.platform for _file, lock in env.locked}
-        for wanted in facts.platforms:
+        for wanted in facts.platforms if has else ():
             if wanted not in has and "" not in has:
                 yield Hit(
                     message=f"{env.name} is not locked for {wanted}, "

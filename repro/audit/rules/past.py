@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 SEED = re.compile(r"seed|random[_-]?state|rng", re.IGNORECASE)
 CODE = re.compile(r"(?:^|[\s;&|(/])(python[0-9.]*|Rscript|julia|jupyter|torchrun|accelerate)\s")
+RANDOM = re.compile(
+    r"random|shuffle|sample|\brng\b|torch|tensorflow|keras|jax|sklearn|xgboost|lightgbm|\brand",
+    re.IGNORECASE,
+)
 GIGABYTE = 1_000_000_000
 
 
@@ -28,16 +32,15 @@ def _steps(facts: Facts) -> Iterator[tuple[EntryPoint, StepHistory | None]]:
 
 
 def unverified(facts: Facts) -> Iterator[Hit]:
-    """R01: a result was never verified."""
+    """R01: a result was never verified. R06 speaks of steps without any."""
     for entry, step in _steps(facts):
-        if step is None or not step.verified:
-            run = step.last_good if step else ""
+        if step is not None and step.last_good and not step.verified:
             yield Hit(
                 message=f"the result of `{entry.name}` was never made a second time and compared",
                 where=places.step(facts, entry),
                 subject=entry.name,
-                fix=f"`repro verify {run[:8]}`" if run else f"`repro run -e {entry.name}`, twice",
-                extra={"run": run} if run else {},
+                fix=f"`repro verify {step.last_good[:8]}`",
+                extra={"run": step.last_good},
             )
 
 
@@ -60,13 +63,25 @@ def unseeded(facts: Facts) -> Iterator[Hit]:
     for entry in facts.project.entry_points:
         command = literal(entry.command)
         names = " ".join(p.name for p in entry.parameters)
-        if CODE.search(command + " ") and not SEED.search(f"{names} {command}"):
+        if not CODE.search(command + " ") or SEED.search(f"{names} {command}"):
+            continue
+        if _is_random(facts, command):
             yield Hit(
                 message=f"`{entry.name}` has no parameter for a seed",
                 where=places.step(facts, entry),
                 subject=entry.name,
                 fix="add `seed: {type: int, default: 0}` and use it for every random number",
             )
+
+
+def _is_random(facts: Facts, command: str) -> bool:
+    """Say whether a script of the project that a command names draws random numbers.
+
+    What a script takes from other modules is not known; where none can be read, it may be anything.
+    """
+    words = {word.strip("\"'").removeprefix("./") for word in command.split()}
+    read = [text for path, text in facts.scripts.items() if path in words]
+    return not read or any(RANDOM.search(text) for text in read)
 
 
 def dirty(facts: Facts) -> Iterator[Hit]:

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from repro.audit.facts import Facts
+    from repro.audit.facts import EnvironmentFacts, Facts
 
 MINOR = re.compile(r"(===?|=)?\s*\d+\.\d+[^<>,|!]*|~=\s*\d+\.\d+\.\d+")
 RANGE = re.compile(r">=\s*3\.(\d+)[\d.]*\s*,\s*<\s*3\.(\d+)(?:\.0)?")
@@ -92,13 +92,20 @@ def python_unpinned(facts: Facts) -> Iterator[Hit]:
         version = python(env.request)
         if version is None or env.locks or pins_minor(version):
             continue
-        said = f"asks for Python `{version}`" if version else "does not say which Python it needs"
         yield Hit(
-            message=f"{env.name} {said}: each machine takes its own",
+            message=f"{_said(env, version)}: each machine takes its own",
             where=Where(file=env.file) if env.file else None,
             subject="python",
             fix='say `python: "3.11"` in the environment file, and lock it',
         )
+
+
+def _said(env: EnvironmentFacts, version: str) -> str:
+    if version:
+        return f"{env.name} asks for Python `{version}`"
+    if env.request == PythonEnvironment():
+        return "the project has no environment, and names no Python"
+    return f"{env.name} does not say which Python it needs"
 
 
 def pins_minor(version: str) -> bool:

@@ -228,8 +228,8 @@ def provenance(facts: Facts) -> Iterator[Hit]:
     for one in facts.provenance or ():
         if one.fault:
             yield Hit(
-                message=f"the signed provenance of run {one.run[:8]} is not valid: {one.fault}",
+                message=f"the provenance of run {one.run[:8]} is not valid: {one.fault}",
                 where=Where(file=facts.project.file),
                 subject=one.run,
-                fix="run the step again and sign the new provenance",
+                fix="run the step again with `--refresh`",
             )

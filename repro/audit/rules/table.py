@@ -42,23 +42,24 @@ FIXES = {
 }
 """What to do about what was found in an environment, where it is not simply to be made anew."""
 
+RUN = "a run whose result is in the store"
 THERE = "`--installed`, and an environment that was made of the lock"
 NEEDS = {
     "installed": THERE,
     "licences": THERE,
     "cache": "`--installed`",
-    "alterations": "`--installed`, and a run in the environment that was made of the lock",
+    "alterations": THERE,
     "advisories": "`--osv`, a copy of the OSV database",
     "history": "the history of this machine",
     "reads": "a run that was watched",
-    "writes": "a run of a step with `outputs:`",
+    "writes": RUN,
     "verdicts": "`repro verify`",
     "git": "a project that is no archive",
     "images": "a container engine that answers, or `--online`",
     "tags": "`--online`, and a registry that answers",
     "releases": "`--online`, and an index that answers",
     "attestations": "`--online`, and an index that tells of attestations",
-    "provenance": "a run whose result is in the store",
+    "provenance": RUN,
 }
 """How each part of the facts that a rule may need is brought about."""
 

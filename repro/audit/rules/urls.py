@@ -27,7 +27,6 @@ LONG = 20
 HERE = ("localhost", "127.", "[::1]", "::1")
 PYPI = ("pypi.org", "files.pythonhosted.org")
 INDEXES = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links")
-CONDA = ("conda.anaconda.org", "repo.anaconda.com")
 
 
 def credential(facts: Facts) -> Iterator[Hit]:
@@ -97,6 +96,8 @@ def undeclared(facts: Facts) -> Iterator[Hit]:
                 host = _host(one.url)
                 if host and (one.kind, host) not in said and not _is_declared(env, one, hosts):
                     said.add((one.kind, host))
+                    if one.kind == "conda" and any(g.unmet.code == "D05" for g in env.gaps):
+                        continue  # said already
                     yield Hit(
                         message=f"`{one.name}` comes from `{host}`, "
                         "which the project names nowhere",

@@ -1,3 +1,51 @@
+"""Runs one command where repro is not installed, from its inputs to its outputs.
+
+    python3 AGENT SPEC
+
+AGENT is what `carrier.program` packs: one file for Python 3.8 and newer, of this folder's modules
+and nothing but the standard library. SPEC is a file of JSON that `carrier.specification` makes,
+or `env:NAME` for a variable that holds it.
+
+Inputs and outputs travel as blobs by SHA-256, and as a tree that names them. All that is told on
+the way is a stream of numbered frames. Each start of the agent is an attempt with a stream of its
+own, since a job may be started again elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+
+from repro.backends.agent.carriage import Failed, connect, patiently, words
+from repro.backends.agent.command import TERMINATED, Bell, Command, Pump, Record, usage
+from repro.backends.agent.frames import END
+from repro.backends.agent.trees import digest_of, lay, packed, scan, state, unpacked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from repro.backends.agent.trees import Entry
+
+VERSION = 1
+SHORT = 0.2  # the grace, in seconds, of what the command left behind
+SPARED = 1 << 24  # bytes that are brought back of a command that failed
+TICK = 0.02  # seconds within which a file may change without another time stamp
+NOT_EXECUTABLE, NOT_FOUND, UNTOLD = 126, 127, 75
+
+
+class Cancelled(Exception):
+    """We were asked to end before the command has begun."""
+
+
 class Agent:
     """One attempt at a job."""
 
@@ -15,49 +63,56 @@ class Agent:
         beating = (over, float(self.spec["beat_s"]))
         heart = threading.Thread(target=self.record.beat, args=beating, daemon=True)
         heart.start()
-        room = ""
         try:
-            room = tempfile.mkdtemp(prefix="repro-", dir=self._scratch())
-            self._attempt(os.path.realpath(room))
+            self._in_room()
+        except Cancelled:
+            self.facts.update(code=TERMINATED, cause="cancel")
         except (Failed, OSError) as error:
-            self.facts["failed"] = str(error)
-        finally:
-            self._remove(room)
+            self.facts.update(failed=words(error))
         over.set()
         heart.join()
+        return self._told()
+
+    def _told(self) -> int:
         facts = {**self.facts, "version": VERSION, "host": socket.gethostname()}
         self.record.add(END, json.dumps(facts).encode("ascii"))
         self.record.flush()
         if self.record.lost:
             sys.stderr.write(f"repro: nothing can be told any more: {self.record.lost}\n")
-            return UNTOLD
-        return int(self.facts["code"])
+        code = int(self.facts["code"])
+        return code or (UNTOLD if self.record.lost or self.facts["failed"] else 0)
 
-    def _scratch(self) -> str:
-        folder = self.spec["scratch"] or tempfile.gettempdir()
-        os.makedirs(folder, exist_ok=True)
-        return str(folder)
+    def _in_room(self) -> None:
+        """Run in a new folder: `base` stands for the job's own, and `tree` is for trees."""
+        scratch = self.spec["scratch"] or tempfile.gettempdir()
+        os.makedirs(scratch, exist_ok=True)
+        self.room = os.path.realpath(tempfile.mkdtemp(prefix="repro-", dir=scratch))
+        self.base = os.path.join(self.room, "base")
+        self.tree = os.path.join(self.room, "tree")
+        try:
+            os.mkdir(self.base)
+            self._begin()
+            self._check_ports()
+            self._command()
+            self.facts["tree"] = self._publish()
+        finally:
+            _remove(self.room)
 
-    def _attempt(self, room: str) -> None:
-        self._begin(room)
-        if self.bell.rung:
-            self.facts.update(code=TERMINATED, cause="cancel")
-            return
-        self._check_ports()
-        self._command(room)
-        self.facts["tree"] = self._publish(room)
-
-    def _begin(self, room: str) -> None:
+    def _begin(self) -> None:
         """Bring the inputs, every byte of them hashed."""
-        tree = os.path.join(room, "~tree")
-        patiently(self.carriage.get, self.spec["tree"], tree)
-        with open(tree, "rb") as file:
+        self._get(self.spec["tree"], self.tree)
+        with open(self.tree, "rb") as file:
             entries = unpacked(file.read())
-        os.unlink(tree)
-        lay(entries, room, lambda digest, path: patiently(self.carriage.get, digest, path))
+        lay(entries, self.base, self._get)
         for entry in entries:
             if entry[1] in ("file", "exec"):
-                self.known[entry[0]] = (state(os.path.join(room, entry[0])), entry)
+                self.known[entry[0]] = (state(os.path.join(self.base, entry[0])), entry)
+        time.sleep(TICK)
+
+    def _get(self, digest: str, path: str) -> None:
+        if self.bell.rung:
+            raise Cancelled
+        patiently(self.carriage.get, digest, path)
 
     def _check_ports(self) -> None:
         """Say where nobody answers what variables point to."""
@@ -68,12 +123,14 @@ class Agent:
                 self.record.say(self.spec["deaf"])
                 return
 
-    def _command(self, room: str) -> None:
+    def _command(self) -> None:
         spec, bell = self.spec, self.bell
+        if bell.rung:
+            raise Cancelled
         before = time.time_ns()
-        argv = [self._placed(word, room) for word in spec["argv"]]
-        variables = {raw(n): self._placed(v, room) for n, v in spec["variables"].items()}
-        folder = os.path.join(os.fsencode(room), raw(spec["folder"]))
+        argv = [self._placed(word) for word in spec["argv"]]
+        variables = {raw(n): self._placed(v) for n, v in spec["variables"].items()}
+        folder = os.path.join(os.fsencode(self.base), raw(spec["folder"]))
         try:
             command = Command(argv, variables, folder)
         except OSError as error:
@@ -88,60 +145,44 @@ class Agent:
         if command.alive():
             command.end(bell, SHORT if cause == "exit" else spec["grace_ms"] / 1000)
         pump.finish()
-        self.facts.update(_usage(), code=command.code(cause), cause=cause, wall_ns=command.wall)
+        self.facts.update(usage(), code=command.code(cause), cause=cause, wall_ns=command.wall)
         self.facts.update(started_ns=before, ended_ns=time.time_ns())
 
-    def _placed(self, text: str, room: str) -> bytes:
+    def _placed(self, text: str) -> bytes:
         """Replace the job's folder on the submitting side, where a text is or holds it."""
-        data, base = raw(text), raw(self.spec["base"])
-        if data == base:
-            return os.fsencode(room)
-        return data.replace(base + b"/", os.fsencode(room) + b"/")
+        data, there, here = raw(text), raw(self.spec["base"]), os.fsencode(self.base)
+        return here if data == there else data.replace(there + b"/", here + b"/")
 
-    def _publish(self, room: str) -> str:
+    def _publish(self) -> str:
         """Send what was made or changed; of a command that failed, only what is small."""
         is_good = self.facts["code"] == 0 and self.facts["cause"] == "exit"
-        left = None if is_good else SPARED
+        left = float("inf") if is_good else SPARED
         had = {entry[2] for _, entry in self.known.values()}
         entries: list[Entry] = []
-        for path, kind, content, size in scan(room, self.known):
+        for path, kind, content, size in scan(self.base, self.known):
             entry = (path, kind, content, size)
             if kind in ("file", "exec") and content not in had:
-                if left is not None and size > left:
-                    entry = (path, "left", "", 0)
+                if size <= left:
+                    left -= size
+                    patiently(self.carriage.put, content, os.path.join(self.base, path))
                 else:
-                    left = None if left is None else left - size
-                    patiently(self.carriage.put, content, os.path.join(room, path))
+                    entry = (path, "left", "", 0)
             entries.append(entry)
-        tree = os.path.join(room, "~tree")
-        with open(tree, "wb") as file:
+        with open(self.tree, "wb") as file:
             file.write(packed(entries))
-        digest = digest_of(tree)
-        patiently(self.carriage.put, digest, tree)
+        digest = digest_of(self.tree)
+        patiently(self.carriage.put, digest, self.tree)
         return digest
 
-    @staticmethod
-    def _remove(room: str) -> None:
-        def again(_call: object, path: str, _error: object) -> None:
-            try:
-                os.chmod(os.path.dirname(path), 0o700)
-                os.chmod(path, 0o700)
-                os.rmdir(path) if os.path.isdir(path) else os.unlink(path)
-            except OSError:
-                pass
 
-        if room:
-            shutil.rmtree(room, onerror=again)
-
-
-def _usage() -> dict[str, int]:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {
-        "user_ns": round(usage.ru_utime * 10**9),
-        "system_ns": round(usage.ru_stime * 10**9),
-        "peak_bytes": usage.ru_maxrss * unit,
-    }
+def _remove(room: str) -> None:
+    """Remove a folder, also where the command has locked us out."""
+    for base, folders, _names in os.walk(room):
+        for name in folders:
+            place = os.path.join(base, name)
+            if not os.path.islink(place):
+                os.chmod(place, 0o700)
+    shutil.rmtree(room, ignore_errors=True)
 
 
 def raw(text: str) -> bytes:

@@ -1,3 +1,60 @@
+"""How a job's inputs, its output and its end travel; both sides use this code."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Protocol
+
+    class Carriage(Protocol):
+        """Blobs by SHA-256, and for each attempt at the job a stream of bytes.
+
+        Raises OSError for what may work later, Failed for what will not.
+        """
+
+        def claim(self) -> int:
+            """Begin an attempt; give its number."""
+
+        def is_taken(self, attempt: int) -> bool:
+            """Say whether an attempt has begun."""
+
+        def append(self, attempt: int, data: bytes) -> None:
+            """Add to the stream; what is small may be held back until `flush`."""
+
+        def flush(self) -> None:
+            """See to it that the other side can read what was added."""
+
+        def read(self, attempt: int, position: int) -> bytes:
+            """Read from a position on, as much as is handy; nothing where there is no more yet."""
+
+        def after(self, position: int, used: int) -> int:
+            """Give the position behind so many bytes of what was read."""
+
+        def get(self, digest: str, target: str) -> None:
+            """Write a blob to a new file. Raises Failed where it is not there, or damaged."""
+
+        def put(self, digest: str, source: str) -> None:
+            """Store a file as a blob, whole or not at all."""
+
+
+CHUNK = 1 << 16
+READ = 1 << 22
+PATIENCE = 600.0  # seconds with a carriage that does not carry
+PAUSE, LONGEST_PAUSE = 0.01, 10.0
+HOPELESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
+class Failed(Exception):
+    """What cannot be done, and trying again would not help; the text says why."""
+
+
 class Folder:
     """Carriage through a folder that both sides see. Files are opened anew for each look.
 
@@ -7,7 +64,7 @@ class Folder:
     def __init__(self, path: str) -> None:
         """Name the folder of the job."""
         self.path = path
-        self._size = 0
+        self._size = self._flushed = 0
         self._fd = -1
 
     def claim(self) -> int:
@@ -36,8 +93,9 @@ class Folder:
 
     def flush(self) -> None:
         """See to it that the other side can read what was added."""
-        if self._fd >= 0:
+        if self._flushed < self._size:
             os.fsync(self._fd)
+            self._flushed = self._size
 
     def read(self, attempt: int, position: int) -> bytes:
         """Read the stream from a position on, as far as it goes or as much as is handy."""
@@ -57,7 +115,7 @@ class Folder:
         """Write a blob to a new file. Raises Failed where it is not there, or damaged."""
         try:
             with open(self._place("blobs", digest), "rb") as source:
-                _take(digest, source.read, target)
+                take(digest, source.read, target)
         except FileNotFoundError:
             raise Failed(f"`{digest}` is not in the shared folder") from None
 
@@ -65,7 +123,7 @@ class Folder:
         """Store a file as a blob, whole or not at all."""
         place = self._place("blobs", digest)
         if not os.path.exists(place):
-            half = "%s.%s~" % (place, os.urandom(6).hex())
+            half = f"{place}.{os.urandom(6).hex()}~"
             shutil.copyfile(source, half)
             os.replace(half, place)
 
@@ -73,114 +131,12 @@ class Folder:
         return os.path.join(self.path, *names)
 
 
-class Http:
-    """Carriage through a web server that takes GET and PUT below `/cas/` and `/ac/`.
-
-    What is told goes to names that only those who have `token` can find, and is sealed with it.
-    """
-
-    def __init__(self, url: str, token: str, headers: Mapping[str, str]) -> None:
-        """Name the server; `headers` go with every request."""
-        self.url, self.token, self.headers = url, token, dict(headers)
-        self._opener = urllib.request.build_opener(_Stay)
-        self._part, self._held = 0, b""
-
-    def claim(self) -> int:
-        """Begin an attempt; give its number."""
-        attempt = 0
-        while self.is_taken(attempt):
-            attempt += 1
-        self._tell(f"{attempt}.taken", b"")
-        return attempt
-
-    def is_taken(self, attempt: int) -> bool:
-        """Say whether an attempt has begun."""
-        return self._told(f"{attempt}.taken") is not None
-
-    def append(self, attempt: int, data: bytes) -> None:
-        """Add to the stream; what is small is held back until `flush`."""
-        if len(self._held) >= PART:
-            self.flush()
-        self._attempt = attempt
-        self._held += data
-
-    def flush(self) -> None:
-        """Send what was held back, as the next part of the stream."""
-        if self._held:
-            self._tell(f"{self._attempt}.frames.{self._part}", self._held)
-            self._part, self._held = self._part + 1, b""
-
-    def read(self, attempt: int, position: int) -> bytes:
-        """Read the part of the stream at a position, nothing if it is not there yet."""
-        return self._told(f"{attempt}.frames.{position}") or b""
-
-    @staticmethod
-    def after(position: int, used: int) -> int:
-        """Give the position behind what was used, which is a whole part or nothing."""
-        return position + bool(used)
-
-    def get(self, digest: str, target: str) -> None:
-        """Write a blob to a new file. Raises Failed where it is not there, or damaged."""
-        with self._call("GET", "cas/" + digest) as answer:
-            if answer.status != http.client.OK:
-                raise Failed(f"`{digest}` is not in the cache")
-            _take(digest, answer.read, target)
-
-    def put(self, digest: str, source: str) -> None:
-        """Store a file as a blob."""
-        with open(source, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            self._call("PUT", "cas/" + digest, file if size else b"", size).close()
-
-    def _tell(self, name: str, data: bytes) -> None:
-        sealed = self._seal(name, data) + data
-        self._call("PUT", self._hidden(name), sealed, len(sealed)).close()
-
-    def _told(self, name: str) -> bytes | None:
-        with self._call("GET", self._hidden(name)) as answer:
-            sealed = answer.read() if answer.status == http.client.OK else b""
-        seal, data = sealed[:64], sealed[64:]
-        return data if hmac.compare_digest(seal, self._seal(name, data)) else None
-
-    def _seal(self, name: str, data: bytes) -> bytes:
-        text = name.encode() + b"\0" + data
-        return hmac.new(self.token.encode(), text, "sha256").hexdigest().encode()
-
-    def _hidden(self, name: str) -> str:
-        return "ac/" + hashlib.sha256((f"{self.token}/{name}").encode()).hexdigest()
-
-    def _call(self, method: str, path: str, body: Any = None, size: int = 0) -> Any:
-        headers = dict(self.headers)
-        if body is not None:
-            headers["Content-Length"] = str(size)
-            headers["Content-Type"] = "application/octet-stream"
-        url = f"{self.url}/{path}"
-        asked = urllib.request.Request(url, body, headers, method=method)  # noqa: S310  (by config)
-        try:
-            return self._opener.open(asked, timeout=60)
-        except urllib.error.HTTPError as error:
-            if method == "GET" and error.code in (404, 410):
-                return error
-            error.close()
-            reason = f"the server answers {error.code} to {method}"
-            if error.code in (408, 425, 429) or error.code >= http.client.INTERNAL_SERVER_ERROR:
-                raise OSError(reason) from None
-            raise Failed(reason) from None
-        except http.client.HTTPException as error:
-            raise OSError(str(error) or type(error).__name__) from None
-
-
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: our headers may hold credentials."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Refuse."""
-
-
-def connect(carriage: Mapping[str, Any]) -> Folder | Http:
+def connect(carriage: Mapping[str, Any]) -> Carriage:
     """Give the carriage that a specification names."""
     if carriage["kind"] == "folder":
         return Folder(carriage["path"])
+    from repro.backends.agent.web import Http  # not at the top: it takes long to load
+
     return Http(carriage["url"], carriage["token"], carriage["headers"])
 
 
@@ -190,22 +146,33 @@ def patiently(call: Callable[..., Any], *arguments: Any) -> Any:
     while True:
         try:
             return call(*arguments)
-        except (OSError, http.client.HTTPException) as error:
-            if time.monotonic() + pause > end:
-                raise Failed(str(error) or type(error).__name__) from error
+        except OSError as error:
+            if error.errno in HOPELESS or time.monotonic() + pause > end:
+                raise Failed(words(error)) from error
         time.sleep(pause)
-        pause = min(pause * 2, 10.0)
+        pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def _take(digest: str, read: Callable[[int], bytes], target: str) -> None:
-    hasher = hashlib.sha256()
+def take(digest: str, read: Callable[[int], bytes], target: str) -> None:
+    """Write what `read` gives to a new file. Raises Failed for other bytes than promised."""
+    taken = hasher()
     with open(target, "wb") as file:
         while True:
             piece = read(CHUNK)
             if not piece:
                 break
-            hasher.update(piece)
+            taken.update(piece)
             file.write(piece)
-    if hasher.hexdigest() != digest:
+    if taken.hexdigest() != digest:
         os.unlink(target)
         raise Failed(f"the bytes of `{digest}` are not those that its name promises")
+
+
+def hasher() -> Any:
+    """Give what takes bytes and gives their SHA-256."""
+    return hashlib.sha256()
+
+
+def words(error: Exception) -> str:
+    """Say what an error says, in a line."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__

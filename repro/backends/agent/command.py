@@ -1,7 +1,40 @@
+"""The command and all that it starts, none of which outlives it; and what it writes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from repro.backends.agent.carriage import Failed, patiently
+from repro.backends.agent.frames import BEAT, CHUNK, ERR, OUT, frame
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from repro.backends.agent.carriage import Carriage
+
+FLUSH = 0.5  # seconds until output that is small is sent on
+UNKILLABLE = 10.0  # seconds with processes that even SIGKILL does not end
+PAUSE = 0.01
+TERMINATED = 128 + signal.SIGTERM
+KILLED = 128 + signal.SIGKILL
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SUBREAPER = 36
+
+
 class Record:
     """The stream of an attempt. Any thread may add to it."""
 
-    def __init__(self, carriage: Folder | Http) -> None:
+    def __init__(self, carriage: Carriage) -> None:
         """Begin an attempt."""
         self._carriage = carriage
         self.attempt = patiently(carriage.claim)
@@ -222,3 +255,14 @@ def _descendants() -> dict[int, int]:
         found[pid] = group
         below += children.pop(pid, [])
     return found
+
+
+def usage() -> dict[str, int]:
+    """Say what all that has ended took: times in nanoseconds, the largest process in bytes."""
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "user_ns": round(found.ru_utime * 10**9),
+        "system_ns": round(found.ru_stime * 10**9),
+        "peak_bytes": found.ru_maxrss * unit,
+    }

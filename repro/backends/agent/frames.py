@@ -1,3 +1,16 @@
+"""The stream of what a job tells: output, heartbeats, and last its end, in numbered frames."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+CHUNK = 1 << 16
+"""The most that one frame holds, in bytes."""
+OUT, ERR, BEAT, END = 1, 2, 3, 4
+HEADER = struct.Struct(">QBII")  # number, kind, size, CRC-32 of all the rest
+
+
 def frame(number: int, kind: int, data: bytes) -> bytes:
     """Pack one frame."""
     return HEADER.pack(number, kind, len(data), _check(number, kind, data)) + data

@@ -1,3 +1,24 @@
+"""A folder as a list of what is in it, by content."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+from repro.backends.agent.carriage import READ, Failed, hasher
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    Entry = tuple[str, str, str, int]
+    Get = Callable[[str, str], None]
+
+SCHEMA = "repro.job-tree/1"
+
+
 def scan(root: str, known: Mapping[str, tuple[Any, Entry]] | None = None) -> list[Entry]:
     """List everything below a folder, as (path, kind, content, size).
 
@@ -43,11 +64,11 @@ def state(place: str) -> tuple[int, ...]:
 
 def digest_of(place: str) -> str:
     """Give the SHA-256 of a file."""
-    hasher = hashlib.sha256()
+    taken = hasher()
     with open(place, "rb") as file:
         for piece in iter(lambda: file.read(READ), b""):
-            hasher.update(piece)
-    return hasher.hexdigest()
+            taken.update(piece)
+    return str(taken.hexdigest())
 
 
 def lay(entries: Iterable[Entry], root: str, get: Get) -> None:
@@ -66,7 +87,7 @@ def lay(entries: Iterable[Entry], root: str, get: Get) -> None:
 
 def packed(entries: Iterable[Entry]) -> bytes:
     """Write a tree; equal trees give equal bytes."""
-    text = json.dumps(["repro.job-tree/1", sorted(entries)], separators=(",", ":"))
+    text = json.dumps([SCHEMA, sorted(entries)], separators=(",", ":"))
     return text.encode("ascii")
 
 
@@ -77,6 +98,6 @@ def unpacked(data: bytes) -> list[Entry]:
         found = [(str(p), str(k), str(c), int(s)) for p, k, c, s in entries]
     except (ValueError, TypeError) as error:
         raise Failed("what should be a tree is none") from error
-    if name != "repro.job-tree/1":
+    if name != SCHEMA:
         raise Failed("the tree is of another version")
     return found

@@ -41,10 +41,7 @@ class Undeclared(Value):
     @property
     def hint(self) -> str:
         """Say what to do."""
-        return (
-            f"the step does not see `{self.path}`: to show it, add `{self.declare}` "
-            f"to `{self.under}:`"
-        )
+        return f"to show it to the step, add `{self.declare}` to `{self.under}:`"
 
 
 def undeclared(

@@ -127,6 +127,7 @@ class Conda:
             "specs": specs,
             "before": moment(request.exclude_newer),
             "look_inside": pip,
+            "mirrors": self._channels.mirrors(),
             "repodata": os.path.join(self._home, REPODATA),
             "platforms": {
                 name: {
@@ -174,6 +175,32 @@ class Conda:
         if not isinstance(wanted, CondaEnvironment):
             raise Unsupported("this environment is no conda environment")
         return judgement.unmet(wanted, lock, self._channels)
+
+    def offered(
+        self, artifacts: Iterable[Artifact], progress: Progress, seconds: float
+    ) -> Mapping[str, str]:
+        """Say which packages their channels list now: when each was published, by its URL.
+
+        Raises EnvironmentFailed or Unreachable, also when it takes longer than `seconds`.
+        """
+        wanted = [a for a in artifacts if a.kind == KIND]
+        places = [a.url.rsplit("/", 2)[:2] for a in wanted]
+        failure = "the channels cannot be asked"
+        job = {
+            "do": "look",
+            "channels": sorted({channel for channel, _subdir in places}),
+            "subdirs": sorted({subdir for _channel, subdir in places}),
+            "names": sorted({a.name for a in wanted}),
+            "repodata": os.path.join(self._home, REPODATA),
+        }
+        try:
+            with session(self._home, self._environ, failure) as work:
+                logins = self._channels.logins(())
+                calls = Calls(work, self._environ, progress, logins=logins, python=self._python)
+                found = calls.call(job, failure, seconds)
+        except OSError as error:
+            raise files.explained(error, "asking the channels") from None
+        return {public(url): moment(published) for url, published in found.items()}
 
     # -- making
 
@@ -254,6 +281,7 @@ class Conda:
             "prefix": prefix,
             "cache": os.path.join(self._home, CACHE),
             "check": check,
+            "mirrors": self._channels.mirrors(),
             "link_scripts": self._environ.get(ALLOWED_SCRIPTS) == "1",
             "packages": [
                 {

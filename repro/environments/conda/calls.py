@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 
 from repro.environments import failures
 from repro.environments.tools import DROPPED
@@ -71,15 +72,15 @@ class Calls:
                 json.dump(logins, file)
             self._environ["RATTLER_AUTH_FILE"] = path
 
-    def call(self, job: Mapping[str, Any], failure: str) -> Any:
+    def call(self, job: Mapping[str, Any], failure: str, seconds: float | None = None) -> Any:
         """Do a job and give its answer; `failure` is the message for a reason of its own.
 
-        Raises EnvironmentFailed, Unreachable or NoSpace.
+        After `seconds`, if given, it is given up. Raises EnvironmentFailed, Unreachable or NoSpace.
         """
         with open(self._work.log, "ab") as log:
             log.write(f"$ {job['do']}\n".encode())
             log.flush()
-            ending = self._ended(job, log.fileno())
+            ending = self._ended(job, log.fileno(), seconds)
         if ending.answer is not None:
             return ending.answer
         log_text = f"{ending.kind}: {ending.text}\n"
@@ -87,7 +88,7 @@ class Calls:
             log_file.write(log_text)
         raise explained(ending, failure, self._work.log)
 
-    def _ended(self, job: Mapping[str, Any], log: int) -> Ending:
+    def _ended(self, job: Mapping[str, Any], log: int, seconds: float | None) -> Ending:
         process = subprocess.Popen(
             [self._python, "-P", "-B", PROGRAM],
             stdin=subprocess.PIPE,
@@ -97,6 +98,9 @@ class Calls:
             cwd=self._work.folder,
             pass_fds=self._keep,
         )
+        limit = None if seconds is None else threading.Timer(seconds, process.kill)
+        if limit:
+            limit.start()
         try:
             ending = self._follow(process, job)
             if ending.answer is None and not ending.kind:
@@ -104,6 +108,8 @@ class Calls:
                 return Ending(kind="Ended", text=f"the process ended with code {code}")
             return ending
         finally:
+            if limit:
+                limit.cancel()
             process.kill()
             process.communicate()
 

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from repro import matchspec
 from repro.lockfiles import condalock
+from repro.mirrors import Mirrors
 from repro.system import files
 
 TYPE_CHECKING = False
@@ -58,15 +59,20 @@ class Channels:
     def logins(self, names: Iterable[str]) -> dict[str, Any]:
         """Give the logins that stand in some channels, in the form of rattler's file of logins.
 
-        Those of `REPRO_CONDA_CHANNELS` are always among them, and the user's own file of logins,
-        which it would be read instead of. Empty where there are none beside that.
+        Those of `REPRO_CONDA_CHANNELS` and of mirrors are always among them, and the user's own
+        file of logins, which it would be read instead of. Empty where there are none beside that.
         """
         named = self._environ.get("REPRO_CONDA_CHANNELS", "").split()
         found: dict[str, Any] = {}
-        for name in (*named, *names):
+        for name in (*named, *names, *Mirrors(self._environ).pairs.values()):
             for url in self._urls(name):
                 found.update(_login(url))
         return {**self._own(), **found} if found else {}
+
+    def mirrors(self) -> dict[str, list[str]]:
+        """Give where addresses are fetched from instead, as rattler takes it."""
+        pairs = Mirrors(self._environ).pairs.items()
+        return {address: [condalock.public(mirror)] for address, mirror in pairs}
 
     def _urls(self, name: str) -> tuple[str, ...]:
         name = VARIABLE.sub(self._variable, name).rstrip("/")

@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     Job = dict[str, Any]
 
 PARALLEL = 16
+RETRIES = 3
 TOLD_EVERY_S = 0.5
 COPIES = "allow-hard-links = false\n"
 """A hard link would let a change in one environment reach the package cache and all others."""
 
 PYTHON_BUILD = re.compile(r".*_cp(3\d+)t$")
 DIST = re.compile(
-    r"(?:.*/)?site-packages/([^/]+)-([^/-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info(?:/.*)?"
+    r"(?:.*/)?site-packages/([^/-]+)-([^/-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info(?:/.*)?"
 )
 
 
@@ -75,6 +76,23 @@ def _end_with_caller() -> None:
     os._exit(1)
 
 
+def _client(job: Job) -> Any:
+    """Give what talks HTTP: as rattler does, and to mirrors."""
+    from rattler.networking import middleware as layers
+    from rattler.networking.client import Client
+
+    return Client(
+        [
+            layers.RetryMiddleware(RETRIES),
+            layers.MirrorMiddleware(job["mirrors"]),
+            layers.AuthenticationMiddleware(),
+            layers.OciMiddleware(),
+            layers.GCSMiddleware(),
+            layers.S3Middleware(),
+        ]
+    )
+
+
 # -- solving
 
 
@@ -82,7 +100,7 @@ async def solve(job: Job, out: Channel) -> Any:
     """Solve for every platform at once; give the packages of each, and what conda ones contain."""
     import rattler
 
-    client = rattler.Client.default_client()
+    client = _client(job)
     gateway = rattler.Gateway(cache_dir=job["repodata"], client=client)
     names = list(job["platforms"])
     out.tell(progress=f"solving for {', '.join(names)}")
@@ -141,6 +159,22 @@ async def _known(
         if (record.name.normalized, record.sha256.hex() if record.sha256 else "") in keep
         and (before is None or (record.timestamp is not None and record.timestamp <= before))
     ]
+
+
+async def look(job: Job, _out: Channel) -> Any:
+    """Say what channels list now of some packages: when each was published, by its URL."""
+    import rattler
+
+    client = rattler.Client.default_client()
+    results = await rattler.Gateway(cache_dir=job["repodata"], client=client).query(
+        job["channels"],
+        [rattler.Subdir(name) for name in job["subdirs"]],
+        job["names"],
+        recursive=False,
+        channel_relations="disabled",
+    )
+    listed = (record for records in results for record in records)
+    return {r.url: r.timestamp.isoformat() if r.timestamp else "" for r in listed}
 
 
 def _virtual(name: str, version: str, build: str) -> Any:
@@ -210,7 +244,7 @@ async def install(job: Job, out: Channel) -> Any:
         job["prefix"],
         package_cache=rattler.PackageCache.new_layered([job["cache"]], validation_mode=mode),
         platform=rattler.Subdir(job["platform"]),
-        client=rattler.Client.default_client(),
+        client=_client(job),
         config=rattler.Config.from_toml(COPIES),
         execute_link_scripts=job["link_scripts"],
         reporter=Reporter(packages, job, out),
@@ -424,7 +458,7 @@ def main() -> None:
     out = Channel()
     job = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_caller, daemon=True).start()
-    task = {"solve": solve, "install": install}[job["do"]]
+    task = {"solve": solve, "look": look, "install": install}[job["do"]]
     try:
         out.tell(answer=asyncio.run(task(job, out)))
     except ImportError as error:
