@@ -146,6 +146,9 @@ def environment(project: Project, entry: EntryPoint, manager: str) -> Environmen
         wanted.python is None or manager in ("virtualenv", "uv")
     ):
         if wanted.python is None:
+            from repro import condafile
+
+            condafile.check(wanted)  # raises ProjectInvalid, with every mistake and its place
             raise UsageError(f"`{wanted.file}` is no conda environment that can be read")
         return wanted.python
     return wanted

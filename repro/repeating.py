@@ -144,9 +144,10 @@ def rebuild(run: RunRecord, machine: Verifier, emit: Emit) -> Prepared:
         if prepared.key == run.key:
             return prepared
         nearest = nearest or prepared
-    if nearest is None:
-        raise problem or _nowhere(run)
-    raise _other(run, parts, nearest, machine)
+    if nearest is not None:
+        raise _other(run, parts, nearest, machine)
+    assert problem is not None  # noqa: S101  (there is one request at least)
+    raise problem
 
 
 def _requests(run: RunRecord, parts: Mapping[str, Any]) -> Iterator[Request]:
@@ -271,13 +272,6 @@ class _Rebuilding:
                 hints=[f"`repro show {done.run_id[:8]} --log` shows its output"],
             )
         return self.machine.tree_of(done.outputs) or ()
-
-
-def _nowhere(run: RunRecord) -> UsageError:
-    return UsageError(
-        f"the project of run {run.run_id[:8]} is not there any more: `{run.project}`",
-        hints=["put it back where it was"],
-    )
 
 
 def _other(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from repro.errors import UsageError
+from repro.errors import InterpreterMissing, UsageError
 from repro.locking import ANEW, LOCKED, Locker, place_of
 from repro.spec import PythonEnvironment
 from repro.value import replace
@@ -88,8 +88,24 @@ class Supply:
         if how == ANEW and self.looks_only:
             how = ""
         lock = self.bound(wanted, locker.lock(wanted, tree, progress, how))
+        if not how and not self.looks_only and self._is_foreign(wanted, lock):
+            progress(f"{lock.interpreter} of the lock is not here, and the project names none")
+            lock = locker.lock(wanted, tree, progress, ANEW)
         self._decisions |= dict.fromkeys(locker.decisions, lock.digest)
         return lock
+
+    def _is_foreign(self, wanted: Wanted, lock: EnvironmentLock) -> bool:
+        """Say whether a lock holds to a Python that is not here, and that nobody asked for."""
+        environment = wanted.environment
+        if not isinstance(environment, PythonEnvironment) or environment.python:
+            return False
+        from repro.environments.interpreters import Interpreters
+
+        try:
+            Interpreters(self.home.path("memo"), self.environ).fitting(lock.interpreter)
+        except InterpreterMissing:
+            return True
+        return False
 
     def bound(self, wanted: Wanted, lock: EnvironmentLock) -> EnvironmentLock:
         """Fill in the interpreter of a lock that another tool wrote without naming one."""
@@ -145,9 +161,14 @@ class Supply:
         )
 
     def _conda(self, root: str) -> Environments:
-        from repro.environments.conda import Conda
+        from repro.environments.conda import Conda, CondaLock
 
-        return Conda(home=self.home.root, environ=self.environ, sdists=self.sdists, root=root)
+        by_name = {"": Conda, "rattler": Conda, "conda-lock": CondaLock}
+        name = self.environ.get("REPRO_CONDA_ENGINE", "")
+        if name not in by_name:
+            hints = ["choose rattler or conda-lock"]
+            raise UsageError(f"`REPRO_CONDA_ENGINE` names no engine: `{name}`", hints=hints)
+        return by_name[name](self.home.root, self.environ, sdists=self.sdists, root=root)
 
     def _docker(self, tree: Tree | None) -> Environments:
         from repro.environments.docker import Docker

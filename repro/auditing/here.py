@@ -40,8 +40,9 @@ class Here:
     """This machine. What no part of it can tell is None.
 
     `osv` is the folder, archive or URL of a copy of the OSV database, empty for none. With
-    `online`, registries, indexes and channels are asked too. `installed` says that environments
-    are looked at, and `offline` that no advisories are fetched.
+    `online`, registries, indexes and channels are asked too, indexes and channels for so many
+    `seconds` in all. `installed` says that environments are looked at, and `offline` that no
+    advisories are fetched.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Here:
         osv: str = "",
         online: bool = False,
         offline: bool = False,
+        seconds: float = 30.0,
     ) -> None:
         """Look at nothing yet."""
         self.machine = machine
@@ -63,6 +65,7 @@ class Here:
         self.online = online
         self.offline = offline
         self.installed = installed
+        self.seconds = seconds
         self._seen: list[Installed] = []
         self._answers: Answers | None = None
 
@@ -176,5 +179,7 @@ class Here:
         from repro.auditing import indexes
 
         if self._answers is None:
-            self._answers = indexes.ask(locks, self.machine, self.progress, online=self.online)
+            self._answers = indexes.ask(
+                locks, self.machine, self.progress, online=self.online, seconds=self.seconds
+            )
         return self._answers

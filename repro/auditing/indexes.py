@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from repro.ports import Progress
 
 WORKERS = 8
-BUDGET = 30.0
-"""Seconds for all packages together."""
-
 PYPI = "https://pypi.org/simple"
 PYPI_FILES = "https://files.pythonhosted.org/"
 GONE = "it is not there any more"
@@ -41,8 +38,13 @@ class Answers(Value):
     attestations: tuple[Attestation, ...] | None = None
 
 
-def ask(locks: Locks, machine: Machine, progress: Progress, *, online: bool) -> Answers:
-    """Ask about all locked packages, with `online`; without packages there is nothing to ask."""
+def ask(
+    locks: Locks, machine: Machine, progress: Progress, *, online: bool, seconds: float
+) -> Answers:
+    """Ask about all locked packages, with `online`, for so many `seconds` in all.
+
+    Without packages there is nothing to ask.
+    """
     every = dict.fromkeys(a for lock in locks for a in lock.artifacts)
     files = [a for a in every if a.kind in ("wheel", "sdist")]
     conda = [a for a in every if a.kind == "conda"]
@@ -50,7 +52,7 @@ def ask(locks: Locks, machine: Machine, progress: Progress, *, online: bool) -> 
         return Answers(releases=(), attestations=())
     if not online:
         return Answers(attestations=None if files else ())
-    deadline = time.monotonic() + BUDGET
+    deadline = time.monotonic() + seconds
     asked = _Indexes(machine.environ, deadline).ask(_pages(files))
     offered = _offered(conda, machine, progress, deadline) if conda else ()
     silent = [name for name, answer in asked.items() if answer is None]

@@ -209,7 +209,7 @@ class Queue:
             text = self._commands.call(
                 "sacct", "-n", "-X", "-P", "-j", numbers, "-o", "JobID,State"
             )
-        except (UsageError, Unsupported):
+        except UsageError:
             self._accounted = False
             return {}
         return read_states(text)

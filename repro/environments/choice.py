@@ -57,7 +57,7 @@ class Choice:
             if not allowed or _sha256(file, _url(file)) in allowed
         }
         known = self.keep.get(package["name"])
-        if known is not None and known.filename in offered:
+        if known is not None and wheels.best({known.filename} & offered.keys(), self.interpreter):
             file = offered[known.filename]
             if _sha256(file, _url(file)) == known.digest:
                 return dict(file)

@@ -78,8 +78,8 @@ def _copied(source: str, path: str, artifact: Artifact) -> str:
 def _downloaded(url: str, path: str, artifact: Artifact, environ: Mapping[str, str]) -> str:
     import requests
 
-    tries = 1 + int(environ.get("UV_HTTP_RETRIES", TRIES - 1))
-    for attempt in range(tries):
+    retries = environ.get("UV_HTTP_RETRIES", "")
+    for attempt in range(1 + int(retries) if retries.isdecimal() else TRIES):
         if attempt:
             time.sleep(0.2 * 4**attempt)
         try:

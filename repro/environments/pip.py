@@ -29,10 +29,13 @@ class Pip:
 
     def __init__(self) -> None:
         """Start nothing yet."""
+        self._base = ""
         self._python = ""
 
     def version(self, session: Session) -> str:
-        """Give its name and version, as `pip 23.2.1`; something was resolved before."""
+        """Give its name and version, as `pip 23.2.1`; the name alone where it was not needed."""
+        if not self._python:
+            return "pip"
         return " ".join(session.run(self._python, "-m", "pip", "--version").split()[:2])
 
     def resolve(
@@ -48,7 +51,7 @@ class Pip:
 
         What `keep` names stays as it is, all of it or nothing. pip resolves for this machine.
         """
-        self._prepare(python, session)
+        self._prepare(python.base, session)
         pins = [f"{a.name}=={a.version}" for a in keep.values() if a.kind in ("wheel", "sdist")]
         more = (f"--uploaded-prior-to={exclude_newer}",) if exclude_newer else ()
         try:
@@ -76,7 +79,7 @@ class Pip:
 
     def create(self, python: Python, prefix: str, session: Session) -> None:
         """Make an empty virtual environment of `python`."""
-        self._prepare(python, session)
+        self._base = python.base
         session.run(python.base, "-I", "-m", "venv", "--without-pip", prefix)
 
     def install(
@@ -90,8 +93,10 @@ class Pip:
     ) -> None:
         """Install exactly `artifacts`; local ones lie below `root`.
 
-        With `fresh`, again and without pip's cache.
+        With `fresh`, again and without pip's cache. The environment was made by `create`.
         """
+        if not self._python:
+            self._prepare(self._base, session)
         artifacts = list(artifacts)
         files = [a for a in artifacts if a.kind in ("wheel", "sdist")]
         sources = [a.url for a in artifacts if a.kind == "vcs"]
@@ -101,9 +106,8 @@ class Pip:
         install += ["--force-reinstall", "--no-cache-dir"] if fresh else []
         if files:
             pins = [f"{a.name}=={a.version} --hash=sha256:{a.digest}" for a in files]
-            ready = ["--only-binary=:all:"] if all(a.kind == "wheel" for a in files) else []
             session.run(
-                *(*install, "--require-hashes", *ready, "--no-index"),
+                *(*install, "--require-hashes", "--no-index"),
                 # A page of links instead of direct URLs: those would be recorded as the origin.
                 *("--find-links", session.write_lines("links.html", _links(files, root))),
                 *("-r", session.write_lines("pins.txt", pins)),
@@ -111,9 +115,9 @@ class Pip:
         if sources:
             session.run(*install, *sources)
 
-    def _prepare(self, python: Python, session: Session) -> None:
+    def _prepare(self, base: str, session: Session) -> None:
         folder = os.path.join(session.folder, "pip")
-        session.run(python.base, "-I", "-m", "venv", folder)
+        session.run(base, "-I", "-m", "venv", folder)
         self._python = os.path.join(folder, "bin", "python")
 
 

@@ -31,7 +31,7 @@ if __name__ == "__main__":
 
 
 class Placing:
-    """Notes all that is put into the environment at `prefix`."""
+    """The environment at `prefix`, while wheels are put into it."""
 
     def __init__(self, prefix: str, interpreter: Interpreter) -> None:
         """Find the places; the environment is there and empty."""
@@ -41,26 +41,24 @@ class Placing:
         self.prefix = prefix
         self.site = f"lib/{short}{minor}/site-packages"
         self.headers = f"include/site/{short}{minor}"
-        self.known: dict[str, int] = {}
         self.folders: set[str] = set()
 
     def begin(self, artifact: Artifact, described: str) -> Distribution:
         """Start to put one wheel in."""
         return Distribution(self, artifact, described)
 
-    def target(self, place: str, size: int) -> str:
+    def target(self, place: str) -> str:
         """Give the path of a file by its place relative to the prefix; its folder is made."""
         path = f"{self.prefix}/{place}"
         folder = path.rpartition("/")[0]
         if folder not in self.folders:
             os.makedirs(folder, exist_ok=True)
             self.folders.add(folder)
-        self.known[place] = size
         return path
 
     def write(self, place: str, data: bytes, *, executable: bool) -> None:
         """Put a file in that is of this environment alone."""
-        path = self.target(place, len(data))
+        path = self.target(place)
         files.unlink(path)
         with open(path, "xb") as file:
             file.write(data)
@@ -89,7 +87,7 @@ class Distribution:
         root = self._roots[scheme]
         place = f"{root}/{inside}" if root else inside
         self._note(scheme, inside, place, sha256, size)
-        return self._placing.target(place, size)
+        return self._placing.target(place)
 
     def script(self, path: str, data: bytes) -> None:
         """Put a script in whose first line leaves the interpreter open."""

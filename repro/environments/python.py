@@ -12,6 +12,7 @@ from repro.environments.resolving import Resolver, here, placed
 from repro.environments.tools import session
 from repro.environments.wheelstore import WheelStore
 from repro.errors import EnvironmentFailed, Unsupported, UsageError
+from repro.ports import Unmet
 from repro.spec import PythonEnvironment
 from repro.system import files
 
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from repro.environments.resolving import Tool
     from repro.environments.tools import Session
     from repro.lock import Artifact, EnvironmentLock
-    from repro.ports import LockRequest, Progress, Unmet
+    from repro.ports import LockRequest, Progress
     from repro.spec import Environment
-
 
 TOOLS = ("auto", "uv", "pip")
 
@@ -102,9 +102,13 @@ class Python:
         """Say what of a request its lock does not satisfy. Nothing is resolved or fetched."""
         if not isinstance(wanted, PythonEnvironment):
             raise Unsupported("this environment is no python environment")
-        from repro.environments.unmet import unmet
+        from repro.environments.unmet import OTHER_PYTHON, unmet
 
-        return unmet(wanted, self.bound(lock, wanted.python))
+        try:
+            return unmet(wanted, self.bound(lock, wanted.python))
+        except EnvironmentFailed as error:  # another tool's lock, that means nothing here
+            asked = f"python {wanted.python or lock.interpreter.version}"
+            return (Unmet(code=OTHER_PYTHON, entry=asked, why=error.message),)
 
     def bound(self, lock: EnvironmentLock, python: str = "") -> EnvironmentLock:
         """Give a lock that another tool wrote as one of this machine; one of repro as it is.
@@ -115,19 +119,16 @@ class Python:
             return lock
         from repro.environments import binding
 
-        versions = lock.interpreter.version
-        asked = python if python or not versions else versions
-        found = self._interpreters.find(asked, "the lock")
+        found = self._interpreters.find(python or lock.interpreter.version, "the lock")
         name = lock.platform or here()
         return binding.bound(lock, placed(found, name).identity, name)
 
     def realize(self, lock: EnvironmentLock, progress: Progress) -> VirtualEnvironment:
         """Make the environment of `lock`, or find it made; it stays until it is released.
 
-        One in which a file was changed or removed since it was made is made again.
-
-        Raises InterpreterMissing, EnvironmentFailed, Unreachable or NoSpace; nothing half-made
-        is left then.
+        One in which a file was changed or removed since it was made is made again. Raises
+        InterpreterMissing, EnvironmentFailed, Unreachable or NoSpace; nothing half-made is left
+        then.
         """
         lock = self.bound(lock)
         self._interpreters.progress = progress
@@ -161,9 +162,10 @@ class Python:
         with session(self._home, self._environ, message, keep=[held.fd]) as work:
             tool.create(python, prefix, work)
             store = WheelStore(self._home, self._environ, self._root)
-            placed = store.install(ready, prefix, python, work)
+            store.install(ready, prefix, python, work)
             self._complete(lock, others, tool, prefix, work)
-            return {"python": python.base, "tool": tool.version(work), "placed": placed}
+            about = {"python": python.base, "tool": tool.version(work)}
+            return {**about, "placed": census(prefix)}
 
     def _complete(
         self,

@@ -204,7 +204,7 @@ class Resolver:
             wanted,
             requirements=tuple(lines.requirements),
             constraints=(),
-            options=lockfile.options(),
+            options=lockfile.options(wanted.uv_project),
             directories=tuple((path, digests.get(path, "")) for path, _ in lines.directories),
         )
 

@@ -15,6 +15,7 @@ import os
 import posixpath
 import stat
 import zipfile
+import zlib
 
 from repro import digest
 from repro.environments.demand import normal
@@ -37,6 +38,11 @@ SCHEMES = {
     "scripts": "scripts",
 }
 OWN = ("RECORD", "RECORD.jws", "RECORD.p7s", "INSTALLER", "REQUESTED", "direct_url.json")
+UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError),
+    *(ValueError, RuntimeError),  # no UTF-8; encrypted, or of an unknown compression
+    configparser.Error,
+)
 SECTIONS = ("console_scripts", "gui_scripts")
 
 
@@ -59,17 +65,10 @@ def unpack(wheel: str, folder: str, artifact: Artifact) -> Tree:
             members = {i.filename: i for i in archive.infolist() if not i.is_dir()}
             described = _described(members, artifact)
             _check_version(archive, described, artifact)
-            files = [
-                _unpacked(archive, member, place, folder)
-                for member, place in _places(members, described, artifact)
-            ]
+            places = {p: m for m, p in _places(members, described, artifact)}  # the last counts
+            files = [_unpacked(archive, member, p, folder) for p, member in places.items()]
             scripts = tuple(_scripts(archive, members, described, artifact))
-    except (
-        zipfile.BadZipFile,
-        UnicodeDecodeError,
-        configparser.Error,
-        NotImplementedError,
-    ) as error:
+    except UNREADABLE as error:
         raise _broken(artifact, str(error)) from None
     files.append(_added(folder, f"site/{described}/INSTALLER", b"repro\n"))
     return Tree(described=described, files=tuple(sorted(files)), scripts=scripts)

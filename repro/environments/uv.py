@@ -32,6 +32,10 @@ ANNOTATED = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[([^\]]*)\])?\s*(?:==|@)[^#]*(?
 FOUND_AT = re.compile(r"\s+# from (\S+)$")
 OPTIONS = {"--pre": "--prerelease=allow", "--trusted-host": "--allow-insecure-host="}
 """What uv does not read from a requirements file, and how its command line calls it."""
+COMPILE = (
+    "import compileall, sysconfig;"
+    " compileall.compile_dir(sysconfig.get_path('purelib'), quiet=2, maxlevels=99)"
+)
 NOTHING: Mapping[str, Artifact] = {}
 
 
@@ -113,23 +117,23 @@ class Uv:
 
         With `fresh`, again and without uv's cache. Files are copied: a hard link would let a
         change in one environment reach uv's cache and all others. Byte-code is compiled now,
-        since a step may not write into its environment.
+        since a step may not write into its environment; uv would do that to all packages again.
         """
+        python = os.path.join(prefix, "bin", "python")
         artifacts = list(artifacts)
         folders = [os.path.join(root, a.url) for a in artifacts if a.kind == "directory"]
         others = [a for a in artifacts if a.kind != "directory"]
         install = (
             *(self._binary, "pip", "install", *ALONE),
-            *("--python", os.path.join(prefix, "bin", "python")),
-            *("--no-deps", "--link-mode=copy", "--compile-bytecode"),
+            *("--python", python, "--no-deps", "--link-mode=copy"),
             *(("--reinstall", "--no-cache") if fresh else ()),
         )
         if others:
             lock = session.write_lines("pylock.environment.toml", (_pylock(others, root),))
-            ready = ["--no-build"] if all(a.kind == "wheel" for a in others) else []
-            session.run(*install, *ready, "-r", lock)
+            session.run(*install, "-r", lock)
         if folders:  # named as arguments: only then does uv not take an older build of a folder
             session.run(*install, *folders)
+        session.run(python, "-I", "-c", COMPILE)
 
     def _sources(self, demand: Demand, python: Python, session: Session) -> dict[str, str]:
         """Give the checkouts and local packages by name: those alone may then be built."""

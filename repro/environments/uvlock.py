@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import tomllib
 
 from repro.environments import urls
@@ -25,15 +26,19 @@ class UvLock:
         """Read the text."""
         self._packages: list[dict[str, Any]] = tomllib.loads(data.decode()).get("package", [])
 
-    def options(self) -> tuple[str, ...]:
-        """Give the options of a requirements file that name the indexes of its packages."""
+    def options(self, folder: str) -> tuple[str, ...]:
+        """Give the options of a requirements file that name the indexes of its packages.
+
+        `folder` is that of the uv project; a local index is named relative to the whole project.
+        """
         found = sorted({index for index in map(_index, self._packages) if index})
         if found in ([], [DEFAULT]):
             return ()
         words = {index: "--extra-index-url" for index in found if "://" in index}
         if DEFAULT not in found and words:
             words[next(iter(words))] = "--index-url"
-        return tuple(f"{words.get(index, '--find-links')} {index}" for index in found)
+        local = [f"--find-links {posixpath.join(folder, i)}" for i in found if "://" not in i]
+        return (*(f"{word} {index}" for index, word in words.items()), *local)
 
     def annotated(self, artifacts: Iterable[Artifact]) -> list[Artifact]:
         """Add who needs what, which extras, and where it was found."""

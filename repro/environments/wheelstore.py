@@ -55,22 +55,24 @@ class WheelStore:
 
     def install(
         self, artifacts: Iterable[Artifact], prefix: str, python: Python, session: Session
-    ) -> tuple[int, int]:
+    ) -> None:
         """Put wheels into the virtual environment at `prefix`, which is one of `python`.
 
-        Gives how many files that are, and their bytes, as `placing.census` counts them. Raises
-        EnvironmentFailed for other bytes than the locked ones, Unreachable, and OSError.
+        Raises EnvironmentFailed for other bytes than the locked ones, Unreachable, and OSError.
         """
         chosen = sorted(artifacts, key=lambda a: a.name)
         made = [_Unpacked(self._home, artifact, python) for artifact in chosen]
         with ThreadPoolExecutor(WORKERS) as pool:
             waiting = [pool.submit(self._ensure, one, session) for one in made]
-            for ensured in waiting:
-                ensured.result()
+            try:
+                for ensured in waiting:
+                    ensured.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         placing = Placing(prefix, python.identity)
         for one in made:  # one after the other: of two files in one place, the last counts
             self._place(one, placing, session)
-        return len(placing.known), sum(placing.known.values())
 
     def _ensure(self, one: _Unpacked, session: Session) -> None:
         with _held(one.lock()):
@@ -161,7 +163,7 @@ class _Unpacked:
             if text:
                 paths.script(entry[0], text)
             else:
-                entry[4] = self._linked(source, entry, paths.target(*entry[:3]))
+                entry[4] = self._linked(source, entry, paths.target(entry[0], entry[1], entry[2]))
         paths.close(known["scripts"])
         self._write(known)
 
@@ -171,8 +173,11 @@ class _Unpacked:
             before = files.state(os.lstat(source))
         except FileNotFoundError:
             raise Damaged from None
-        if before != entry[4] and _sha256(source) != entry[1]:
-            raise Damaged
+        if before != entry[4]:
+            if _sha256(source) != entry[1]:
+                raise Damaged
+            settle(source, executable=entry[3])
+            before = files.state(os.lstat(source))
         if not link(source, target):
             copy(source, target, entry[1], executable=entry[3])
         after = files.state(os.lstat(source))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import lzma
+import struct
 import tarfile
 import zipfile
+import zlib
 
 from repro.value import Value
 
@@ -15,6 +18,11 @@ if TYPE_CHECKING:
 LIMIT = 64 << 20
 """Archives that unpack to more bytes are compared as plain bytes."""
 MANY = 10_000
+DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, struct.error),
+    *(OSError, EOFError, ValueError, KeyError, RuntimeError),
+)
+"""What reading an archive raises that is none, or is damaged, encrypted or of an unknown kind."""
 
 
 class Member(Value):
@@ -38,9 +46,7 @@ def members(data: bytes) -> Archive | None:
             return _zip(data)
         if data[257:262] == b"ustar":
             return _tar(data)
-    except (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError):
-        return None
-    except (OSError, EOFError, ValueError):
+    except DAMAGED:
         return None
     return None
 

@@ -9,6 +9,7 @@ import sys
 import zipfile
 
 from repro.value import Value
+from repro.verification.archives import DAMAGED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def arrays(data: bytes) -> dict[str, Array] | None:
                 if one is None:
                     return None
                 found[name] = one
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError):
+    except DAMAGED:
         return None
     return found
 

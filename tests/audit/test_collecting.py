@@ -7,6 +7,7 @@ import pathlib
 from datetime import date
 
 import pytest
+from audit.asking import asked
 from audit.examples import Tree, World, collect
 
 from repro import auditing, locking
@@ -16,7 +17,6 @@ from repro.environments.cache import Place
 from repro.errors import ProjectInvalid, UsageError
 from repro.lock import Artifact, EnvironmentLock, Image, Interpreter
 from repro.lockfiles import dockerlock, pylock
-from repro.plan import Request
 from repro.value import dump
 
 SHA = "a" * 64
@@ -129,14 +129,6 @@ def test_conda_packages_are_looked_up_by_what_is_inside_of_them():
 
 
 # -- of this machine
-
-
-def asked(machine, folder, **options):
-    tree = machine.tree(Request(uri=str(folder), caller="/"), lambda _text: None)
-    loaded, paths = machine.load(tree, lambda _event: None)
-    here = auditing.Here(machine, tree, lambda _text: None, **options)
-    installed = options.get("installed", False)
-    return auditing.collect(tree, loaded, paths, here, installed=installed)
 
 
 def test_a_project_in_a_folder(machine, project):

@@ -139,6 +139,21 @@ def test_a_checkout_is_locked_by_its_commit(python, wheels, told, tmp_path):
         python().realize(lock, told.append).release()
 
 
+def test_a_checkout_stays_at_its_commit_until_it_is_upgraded(python, wheels, told, tmp_path):
+    repository = local_package(tmp_path / "repository", name="fetched")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", str(repository)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    asked = wheels.request(f"fetched @ git+file://{repository}")
+    locks = []
+    for upgrade in ((), (), ("fetched",)):
+        subprocess.run([*git, "add", "-A"], check=True)
+        subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "more"], check=True)
+        keep = tuple(locks[-1:])
+        locks.append(locked(python(), asked, told.append, keep=keep, upgrade=upgrade))
+    commits = [lock.artifacts[0].digest for lock in locks]
+    assert commits[0] == commits[1] != commits[2]
+
+
 def test_requirements_that_exclude_each_other_are_explained_in_a_few_lines(
     python, wheels, told, home
 ):

@@ -261,6 +261,17 @@ def test_a_file_that_cannot_be_fetched_is_worth_a_retry(python, lock, told, home
     assert environments_on_disk(home) == []
 
 
+def test_a_lock_of_another_tool_that_means_nothing_here_is_unmet(python, own_wheels, told):
+    (foreign,) = pylock.decode(
+        "pylock.toml",
+        b'lock-version = "1.0"\ncreated-by = "other"\nrequires-python = ">=3.99"\npackages = []\n',
+    ).locks
+    (one,) = python().unmet(own_wheels.request(), foreign)
+    assert (one.code, one.entry) == ("D07", "python >=3.99")
+    with pytest.raises(InterpreterMissing):
+        python().realize(foreign, told.append)
+
+
 def fake_uv(folder, text):
     """A uv that does what `text` says, with the new prefix as its last argument."""
     path = folder / "fake-uv"

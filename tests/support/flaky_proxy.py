@@ -14,6 +14,7 @@ class Proxy:
         self.upstream = port
         self.budgets = []
         self.broken = 0
+        self.open = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.threads = [threading.Thread(target=self.accept)]
@@ -29,6 +30,7 @@ class Proxy:
     def serve(self, client):
         budget = [self.budgets.pop(0) if self.budgets else None]
         with client, socket.create_connection(("127.0.0.1", self.upstream)) as server:
+            self.open += [client, server]
             back = threading.Thread(target=self.pump, args=(server, client, budget))
             back.start()
             self.pump(client, server, budget)
@@ -43,13 +45,15 @@ class Proxy:
                     if budget[0] < 0:
                         self.broken += 1
                         break
-        for end in (source, target):
+        self.shut(source, target)
+
+    def shut(self, *ends):
+        for end in ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
     def close(self):
-        """Stop; the clients must have gone."""
-        self.listener.shutdown(socket.SHUT_RDWR)
+        self.shut(self.listener, *self.open)
         self.listener.close()
         for thread in self.threads:
             thread.join()

@@ -69,6 +69,9 @@ class Agent:
             self.facts.update(code=TERMINATED, cause="cancel")
         except (Failed, OSError) as error:
             self.facts.update(failed=words(error))
+        except Exception as error:  # noqa: BLE001  (whatever it is, an end has to be told)
+            self.facts.update(failed=f"{type(error).__name__}: {words(error)}")
+            sys.excepthook(*sys.exc_info())
         over.set()
         heart.join()
         return self._told()
@@ -127,7 +130,7 @@ class Agent:
         spec, bell = self.spec, self.bell
         if bell.rung:
             raise Cancelled
-        before = time.time_ns()
+        before, taken = time.time_ns(), usage()
         argv = [self._placed(word) for word in spec["argv"]]
         variables = {raw(n): self._placed(v) for n, v in spec["variables"].items()}
         folder = os.path.join(os.fsencode(self.base), raw(spec["folder"]))
@@ -140,12 +143,14 @@ class Agent:
             self.facts["code"] = NOT_FOUND if missing else NOT_EXECUTABLE
             return
         pump = Pump(command.pipes, self.record)
-        pump.start()
         cause = command.watch(bell, self.record, spec["timeout_ms"] / 1000)
         if command.alive():
             command.end(bell, SHORT if cause == "exit" else spec["grace_ms"] / 1000)
         pump.finish()
-        self.facts.update(usage(), code=command.code(cause), cause=cause, wall_ns=command.wall)
+        used = usage()
+        for name in ("user_ns", "system_ns"):
+            used[name] -= taken[name]
+        self.facts.update(used, code=command.code(cause), cause=cause, wall_ns=command.wall)
         self.facts.update(started_ns=before, ended_ns=time.time_ns())
 
     def _placed(self, text: str) -> bytes:

@@ -76,17 +76,17 @@ class Record:
             self.flush()
 
 
-class Pump(threading.Thread):
+class Pump:
     """Reads what the command writes, until nobody can write any more."""
 
     def __init__(self, pipes: Mapping[int, int], record: Record) -> None:
         """Read from descriptors, each with the kind of its frames."""
-        super().__init__(daemon=True)
         self._pipes, self._record = pipes, record
-        self._over, self._stop = os.pipe()
+        self._over, self._end = os.pipe()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
 
-    def run(self) -> None:
-        """Read."""
+    def _read(self) -> None:
         selector = selectors.DefaultSelector()
         for pipe in (*self._pipes, self._over):
             os.set_blocking(pipe, False)
@@ -107,8 +107,8 @@ class Pump(threading.Thread):
 
     def finish(self) -> None:
         """Read what is left, and wait for nothing."""
-        os.write(self._stop, b"x")
-        self.join()
+        os.write(self._end, b"x")
+        self._thread.join()
 
 
 class Bell:
