@@ -24,11 +24,13 @@ PEERS = ("mlflow==3.17.2", "dvc==3.67.1", "snakemake==9.27.1")
 class Workspace:
     """One folder for everything that a benchmark makes; `given_peers` stays outside of it.
 
+    `peers` is what the virtual environment of the peers is installed from.
     The next benchmark uses the virtual environments and the bytecode again, but no other state.
     """
 
     root: Path
     given_peers: Path | None = None
+    peers: tuple[str, ...] = PEERS
 
     def venv(self, tool: str) -> Path:
         """Give the virtual environment of a tool: repro has its own, the peers share one."""
@@ -87,7 +89,7 @@ class Workspace:
             again = ["--reinstall-package", DISTRIBUTION]
             _install(self.venv(tool), [*again, str(REPOSITORY)])
         elif self.given_peers is None:
-            _install(self.venv(tool), list(PEERS))
+            _install(self.venv(tool), list(self.peers))
 
     def versions(self, tool: str, names: tuple[str, ...]) -> dict[str, str]:
         """Give the installed versions of some distributions, by name, and that of Python."""

@@ -45,6 +45,24 @@ class Capture:
         self.before = {path: files.state_of(os.path.join(root, path)) for path in self.inputs}
         self.folders = {path for path, is_folder in _walk(root) if is_folder}
 
+    def is_untouched(self, path: str) -> bool:
+        """Say whether a file is an input that has not been changed."""
+        known = self.before.get(path)
+        return bool(known) and known == files.state_of(os.path.join(self.root, path))
+
+    def supplied(self, entries: Iterable[Entry]) -> None:
+        """Take note of files that others have written into the folder.
+
+        Where the step declares its outputs, those that it does not are none of its own.
+        """
+        if self.entry is None or self.entry.outputs is None:
+            return
+        is_output = manifest.matcher(self.entry.outputs)
+        for entry in entries:
+            if not is_output(entry.path):
+                self.inputs[entry.path] = entry
+                self.before[entry.path] = files.state_of(os.path.join(self.root, entry.path))
+
     def outputs(self, blobs: Blobs) -> Shape:
         """Take what was made or changed into the store.
 

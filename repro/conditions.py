@@ -59,15 +59,15 @@ class Conditions(Value):
     """The circumstances of one execution. The default is an ordinary one.
 
     `base` is the private folder, empty for one named after the run; `names` are those of the
-    work tree, the home and the temporary files in it. `wrapper` are words that come before the
-    command, `preface` is shell text at its beginning, which must end with `;`. `variables` are
-    set after all others. What is `backwards` is done in the opposite order: `files` are made,
+    work tree, the home and the temporary files in it. `starter` is as in `ports.Job`, `preface` is
+    shell text at the beginning of the command, which must end with `;`. `variables` are set after
+    all others. What is `backwards` is done in the opposite order: `files` are made,
     `variables` are handed over.
     """
 
     base: str = ""
     names: tuple[str, str, str] = ("work", "home", "tmp")
-    wrapper: tuple[str, ...] = ()
+    starter: tuple[str, ...] = ()
     preface: str = ""
     variables: Mapping[str, str] = {}
     backwards: tuple[str, ...] = ()
@@ -87,7 +87,8 @@ def applied(job: Job, conditions: Conditions) -> Job:
     limits = [limit for limit in (job.timeout_ms, conditions.timeout_ms) if limit]
     return replace(
         job,
-        argv=(*conditions.wrapper, *words, conditions.preface + command),
+        argv=(*words, conditions.preface + command),
+        starter=conditions.starter,
         variables=variables,
         timeout_ms=min(limits, default=0),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from repro import digest, graph, manifest, params, plan, record, source, step
+from repro import digest, graph, manifest, params, plan, record, source, standins, step
 from repro.events import Progress, Reused, Warned
 from repro.locking import Wanted
 from repro.record import RunRecord
@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 
 class Opened(Value):
-    """A project with the steps of one run, before anything is known of their keys."""
+    """A project with the steps of one run, before anything is known of their keys.
+
+    `before` is what every step sees beside the project, as if it had been made by others.
+    """
 
     request: Request
     tree: Tree
@@ -45,6 +48,7 @@ class Opened(Value):
     project: Project
     placement: Placement | None
     graph: Graph
+    before: tuple[Upstream, ...] = ()
 
 
 class Prepared(Value):
@@ -167,7 +171,7 @@ def prepare_node(
     mounts, mounted = _mounts((*entry.mounts, *_mounted(volumes)), request, machine, progress)
     params.expand(template, arguments)
     made = _made(project, entry, placement) if placement else {}
-    chosen = source.selection(entry, made, project.lockfiles, upstream)
+    chosen = source.selection(entry, made, project.lockfiles, (*opened.before, *upstream))
     inputs = tree.inputs(chosen, node.id)
     lock = machine.lock(_wanted(wanted, entry, project), tree, progress, request.locking)
     one = step.Step(
@@ -255,14 +259,19 @@ def _identified(
         elif argument.kind == "secret":
             keyed = digest.keyed(machine.secret, argument.text)
             arguments.append(params.with_identity(argument, keyed))
+        elif argument.kind == "path" and (known := standins.identity_of(argument.text)):
+            arguments.append(params.with_identity(argument, known))
         elif argument.kind == "path":
             path = paths.local(argument, index, lambda: request.storage or machine.home.scratch())
             identity = paths.identify(path)
             arguments.append(params.with_identity(argument, identity, path))
             host_paths.append((path, identity))
         else:
-            arguments.append(argument)
-    return tuple(arguments), tuple(host_paths)
+            used = [pair for pair in request.stand_ins if pair[0] in argument.text]
+            text = standins.replaced(argument.text, used)
+            arguments.append(params.with_identity(argument, text) if used else argument)
+            host_paths += [(path, standins.identity_of(instead)) for path, instead in used]
+    return tuple(arguments), tuple(dict.fromkeys(host_paths))
 
 
 def _mounts(
@@ -280,12 +289,16 @@ def _mounts(
 
 
 class Answer(Value):
-    """Whether an earlier result serves: the result with its outputs, or why there is none."""
+    """Whether an earlier result serves: the result with its outputs, or why there is none.
+
+    `called` are the steps that its code had asked for, each with its own.
+    """
 
     result: Result | None = None
     outputs: tuple[Entry, ...] = ()
     artifacts: tuple[Entry, ...] = ()
     reason: str = ""
+    called: tuple[tuple[Prepared, Answer], ...] = ()
 
 
 def look_up(prepared: Prepared, machine: Machine) -> Answer:
@@ -307,7 +320,10 @@ def look_up(prepared: Prepared, machine: Machine) -> Answer:
         artifacts = _tree(result.artifacts, machine)
     except (BlobMissing, manifest.NotAManifest) as error:
         return Answer(reason=f"the result of run {result.run_id[:8]} is incomplete: {error}")
-    return Answer(result=result, outputs=outputs, artifacts=artifacts)
+    called, differs = machine.called(prepared, result) if result.calls else ((), "")
+    if differs:
+        return Answer(reason=differs)
+    return Answer(result=result, outputs=outputs, artifacts=artifacts, called=called)
 
 
 def _tree(name: str, machine: Machine) -> tuple[Entry, ...]:
@@ -340,9 +356,13 @@ def reuse(prepared: Prepared, answer: Answer, machine: Machine, emit: Emit) -> R
     assert result is not None  # noqa: S101  (the caller looked)
     machine.tracking.check()  # before anything is written
     started = machine.now_ns()
+    begun = begin(prepared, started)
+    for child, found in answer.called:
+        request = replace(child.request, parent_run=begun.run_id)
+        reuse(replace(child, request=request), found, machine, lambda _event: None)
     restored = _restore(prepared, answer, machine, started, emit)
     finished = replace(
-        begin(prepared, started),
+        begun,
         status=record.FINISHED,
         cached=True,
         origin_run=result.run_id,
@@ -364,7 +384,8 @@ def reuse(prepared: Prepared, answer: Answer, machine: Machine, emit: Emit) -> R
     finished = machine.mirrored(finished, result)
     machine.history.spool(finished)
     machine.results.touch(prepared.key)
-    prepared.tree.remember()
+    if prepared.alone:
+        prepared.tree.remember()
     emit(
         Reused(
             step=prepared.name,

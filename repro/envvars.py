@@ -24,9 +24,12 @@ VARIABLES = {
     "REPRO_REMOTE_TOKEN": "bearer token for a remote cache over HTTP",
     "REPRO_REMOTE_KEY": "SSH key that signs the results that are sent",
     "REPRO_REMOTE_SIGNERS": "file of the signers whose results count, as `ssh-keygen -Y` reads it",
+    "REPRO_MLFLOW_CALLS": "0: `mlflow.run` in the code of a step is left to MLflow",
     "REPRO_TRACEBACK": "1: show tracebacks of internal errors",
     "REPRO_RUN_ID": "set for every step: the id of its run",
     "REPRO_KEY": "set for every step: its step key",
+    "REPRO_CALLS": "set for every step: where its code can ask for runs of other steps",
+    "REPRO_CALLS_TOKEN": "set for every step: what lets it do so",
 }
 PREFIXES = ("REPRO_PYTHON_", "REPRO_SECRET_")
 

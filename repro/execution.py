@@ -9,7 +9,7 @@ from signal import SIGTERM
 from repro import engine, explain, jobs, manifest, metrics, provenance, step
 from repro.capture import Capture, OutputRefused, Shape
 from repro.conditions import Conditions, applied
-from repro.errors import Interrupted, OutputMissing, ReproError, SourceUnusable
+from repro.errors import Interrupted, OutputMissing, ReproError, SourceUnusable, UsageError
 from repro.events import Ended, Missed, Progress, Started, Warned
 from repro.ports import Confinement, JobEnd, Tracked
 from repro.record import FAILED, FINISHED, KILLED, RunRecord
@@ -38,6 +38,11 @@ def execute(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> Ru
     Gives the record, also of a failed command. Raises ReproError where the step could not be
     run; Interrupted after a signal, with the run recorded as killed.
     """
+    if prepared.key in machine.callers:
+        raise UsageError(
+            f"`{prepared.name}` calls itself, with the same parameters",
+            hints=["a step that calls itself has to do so with others, and come to an end"],
+        )
     key_lock = machine.home.lock(f"key-{prepared.key[:32]}")
     _wait_for(key_lock, prepared, machine, emit)
     try:
@@ -109,12 +114,13 @@ class _Execution:
     def __init__(self, prepared: Prepared, machine: Machine, emit: Emit, reason: str) -> None:
         self.prepared = prepared
         self.machine = machine
-        self.emit = emit
         self.inputs: tuple[Entry, ...] = ()
         started = machine.now_ns()
         self.record = replace(engine.begin(prepared, started), reason=reason)
         self.conditions = prepared.conditions or Conditions()
         self.room = self.conditions.room(machine.home.scratch(), self.record.run_id)
+        self.calls = machine.calls(prepared, self.record.run_id, self.room, emit)
+        self.emit = self.calls.emit
         self.log: LogWriter | None = None
         self.end = JobEnd(code=-1, cause="lost")
         self.tracked = Tracked()
@@ -165,7 +171,8 @@ class _Execution:
         order = -1 if "files" in self.conditions.backwards else 1
         tree.materialize(own[::order], self.room.work)
         self.machine.blobs.write(supplied[::order], self.room.work)
-        tree.remember()
+        if self.prepared.alone:
+            tree.remember()
         self.machine.blobs.put(manifest.encode(self.inputs))
         for mount in self.prepared.entry.mounts:
             if mount.target:
@@ -196,22 +203,25 @@ class _Execution:
 
     def _once(self, realized: Realized) -> None:
         prepared, machine, run_id = self.prepared, self.machine, self.record.run_id
-        receiver = machine.receiver(self.record, self.room.tracking)
+        receiver = machine.receiver(self.record, self.room.tracking, self.calls)
         secrets = [machine.environ[name] for name in prepared.entry.secrets]
         secrets += [a.text for a in prepared.arguments if a.kind == "secret" and a.text]
         self.log = LogWriter(
             os.path.join(self.room.base, "log"), prepared.name, self.emit, tuple(secrets)
         )
         capture = Capture(self.room.work, self.inputs, prepared.entry)
+        self.calls.open(capture)
         given = jobs.variables(
             prepared, run_id, self.room, realized, receiver.variables, machine.environ
         )
+        given = self.calls.variables(given)
         confinement = self._confinement(realized, receiver.variables)
         job = jobs.job(prepared, run_id, self.room, realized, given, confinement)
         try:
             self.emit(Started(step=prepared.name, run_id=run_id, command=prepared.command))
             self.end = self._waited(applied(job, self.conditions))
         finally:
+            self.calls.close(good=self.end.code == 0)
             self.tracked = receiver.close()
             self.log.close()
             if receiver.unknown:
@@ -391,6 +401,7 @@ class _Execution:
                 tags=self.tracked.tags,
                 datasets=self.tracked.datasets,
                 children=self._children(),
+                calls=self.calls.kept(),
                 ended_ns=run.ended_ns,
                 wall_ns=run.wall_ns,
                 user_ns=run.user_ns,
@@ -424,8 +435,8 @@ class _Execution:
         prepared = self.prepared
         if not prepared.request.keep_result:
             return "asked to run without the cache"
-        if not prepared.entry.cache:
-            return "`cache: false` is declared"
+        if not prepared.entry.cache or self.calls.problem:
+            return self.calls.problem or "`cache: false` is declared"
         paths = self.machine.paths(prepared.request.caller, self.progress)
         for path, identity in prepared.host_paths:
             if not os.path.exists(path) or identity not in (

@@ -7,7 +7,7 @@ import sys
 import time
 
 from repro import location, manifest
-from repro.errors import SourceRefused, UsageError
+from repro.errors import SourceRefused, Unsupported, UsageError
 from repro.events import Warned
 from repro.isolation import Isolation
 from repro.source import Source
@@ -26,6 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from repro.conditions import Room
+    from repro.engine import Answer, Prepared
     from repro.errors import Problem
     from repro.events import Emit
     from repro.fetch.commits import Way
@@ -36,9 +38,11 @@ if TYPE_CHECKING:
     from repro.plan import Request
     from repro.ports import (
         Backend,
+        Calls,
         Paths,
         Realized,
         Receiver,
+        Session,
         SubmittedJob,
         Tracked,
         Tracking,
@@ -92,6 +96,9 @@ class Machine:
         self.history = History(data_home(environ), self._warn)
         self.jobs: dict[str, SubmittedJob] = {}
         self._state = {"cancelled": False}
+        self.served: dict[str, str] = {}
+        self.outer: Machine | None = None
+        self.caller: Prepared | None = None
         self._tracking: Tracking | None = None
 
     def _warn(self, text: str) -> None:
@@ -105,12 +112,29 @@ class Machine:
         """Give a machine for another thread: what it runs is cancelled together with ours."""
         made = Machine(self.environ, self.emit, looks_only=self.looks_only)
         made.jobs, made._state = self.jobs, self._state
+        made.outer, made.caller, made.served = self.outer, self.caller, self.served
         return made
+
+    def within(self, caller: Prepared, variables: Mapping[str, str]) -> Machine:
+        """Give a machine for what the code of a step asks for: its own environment is the step's.
+
+        `variables` are those that the code has set. What is cancelled here is cancelled there.
+        """
+        made = Machine({**self.environ, **variables}, self.emit, looks_only=self.looks_only)
+        made.outer, made.caller, made.served = self, caller, self.served
+        return made
+
+    @property
+    def callers(self) -> tuple[str, ...]:
+        """Give the keys of the steps whose code has led here, the outermost first."""
+        if self.outer is None or self.caller is None:
+            return ()
+        return (*self.outer.callers, self.caller.key)
 
     @property
     def cancelled(self) -> bool:
         """Say whether nothing more is to be started."""
-        return self._state["cancelled"]
+        return self._state["cancelled"] or (self.outer is not None and self.outer.cancelled)
 
     @cancelled.setter
     def cancelled(self, value: bool) -> None:
@@ -339,10 +363,19 @@ class Machine:
         self, wanted: Wanted | None, tree: Tree, progress: Tell, how: str = ""
     ) -> EnvironmentLock:
         """Give the lock of an environment: the caller's own, a known one, or a new one."""
+        if wanted is None and self.caller is not None:
+            if self.caller.lock.kind == "docker":
+                raise Unsupported(
+                    "a step in an image cannot call one of another project in the same image",
+                    hints=["give that project a `docker_env`, or another environment"],
+                )
+            return self.caller.lock
         return self.supply.lock(wanted, tree, progress, how)
 
     def realize(self, lock: EnvironmentLock, tree: Tree, progress: Tell) -> Realized:
         """Make an environment, or find it made."""
+        if self.caller is not None and lock is self.caller.lock:
+            tree = self.caller.tree
         return self.supply.realize(lock, tree, progress)
 
     # -- running
@@ -354,12 +387,16 @@ class Machine:
 
             dockerargs.apply(tuple(options.items()), {}, self.environ)
 
-    def backend(self, name: str, level: str = "none") -> Backend:
+    def backend(self, name: str, level: str = "none", config: Any = None) -> Backend:
         """Give the place where steps run. The plan has checked that there is one."""
         if name == "docker":
             from repro.backends.docker import Docker
 
             return Docker(self.environ)
+        if name == "slurm":
+            from repro.backends.slurm import Slurm
+
+            return Slurm(config, store=self.home.root, environ=self.environ)
         return self.isolation.backend(level)
 
     def watch(self, run_id: str, job: SubmittedJob | None) -> None:
@@ -368,11 +405,27 @@ class Machine:
             self.jobs.pop(run_id, None)
         else:
             self.jobs[run_id] = job
+        if self.outer is not None:
+            self.outer.watch(run_id, job)
+
+    def calls(self, prepared: Prepared, run_id: str, room: Room, emit: Emit) -> Session:
+        """Give what runs the steps that the code of this one asks for."""
+        from repro.drivers.calls import Session
+
+        return Session(prepared, run_id, room, self, emit)
+
+    def called(
+        self, prepared: Prepared, result: Result
+    ) -> tuple[tuple[tuple[Prepared, Answer], ...], str]:
+        """Give what a step had asked for, each with its result, or say what differs now."""
+        from repro.drivers import again
+
+        return again.found(prepared, result, self)
 
     # -- tracking
 
-    def receiver(self, record: RunRecord, folder: str) -> Receiver:
-        """Start to take the MLflow calls of a step."""
+    def receiver(self, record: RunRecord, folder: str, calls: Calls | None = None) -> Receiver:
+        """Start to take the MLflow calls of a step, and runs that it asks for."""
         from repro.tracking import receiver
 
         return receiver.start(
@@ -381,6 +434,7 @@ class Machine:
             record.experiment or "Default",
             folder,
             inherited_tags={"mlflow.runName": record.run_name} if record.run_name else {},
+            calls=calls,
         )
 
     @property
@@ -392,7 +446,8 @@ class Machine:
             if uri.startswith(("http://", "https://")):
                 from repro.tracking.relay import Relay
 
-                self._tracking = Relay(uri, self.environ, self.history.path("outbox"))
+                outbox = self.history.path("outbox")
+                self._tracking = Relay(uri, self.environ, outbox, self.served)
         return self._tracking
 
     def mirrored(self, record: RunRecord, result: Result) -> RunRecord:

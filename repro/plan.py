@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from repro.spec import Environment, Project
 
 MANAGERS = ("local", "virtualenv", "uv", "conda")
-BACKENDS = ("local", "docker")
+BACKENDS = ("local", "docker", "slurm")
 LEVELS = ("none", "mounts", "hermetic")
 """Of the sandbox, from the loosest to the strictest."""
 
@@ -34,8 +34,9 @@ class Request(Value):
     `parameters` are raw. `env_manager` is empty for the project's own kind. `use_results` and
     `keep_result` are the two halves of caching: reading and writing. `locking` says what becomes
     of a lock that is out of date, as in `repro.locking`. `container` are options of the container
-    engine, by name; None stands for a flag. `output` is a folder for the outputs, empty for the
-    project's own. `caller` is the folder that relative paths of the user start from.
+    engine, by name; None stands for a flag. `stand_ins` are (path, text): what stands in the key
+    for paths in parameters that are others each time. `output` is a folder for the outputs, empty
+    for the project's own. `caller` is the folder that relative paths of the user start from.
     """
 
     uri: str
@@ -58,6 +59,8 @@ class Request(Value):
     timeout_ms: int = 0
     locking: str = ""
     container: Mapping[str, str | None] = {}
+    config: Any = None
+    stand_ins: tuple[tuple[str, str], ...] = ()
 
 
 class Course(Value):

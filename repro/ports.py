@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Protocol
 
-    from repro.events import Emit
+    from repro.capture import Capture
+    from repro.conditions import Room
+    from repro.engine import Answer, Prepared
+    from repro.events import Emit, Event
     from repro.lock import EnvironmentLock
     from repro.locking import Wanted
     from repro.manifest import Entry
@@ -61,7 +64,8 @@ class Job(Value):
     digest), `binds` are (host path, path inside, `ro` or `rw`), `container` the caller's own
     options for the engine as (name, value), a value of None being a flag. `network` False means
     none but what `variables` point to on the loopback interface. `confinement` is for processes
-    of this machine.
+    of this machine; `starter` are the words of programs that such a process is started by, each
+    of which becomes what follows it.
     """
 
     run_id: str
@@ -77,6 +81,7 @@ class Job(Value):
     network: bool = True
     resources: Resources = Resources()
     confinement: Confinement = Confinement()
+    starter: tuple[str, ...] = ()
 
 
 class LockRequest(Value):
@@ -157,7 +162,85 @@ class Tracked(Value):
     children: tuple[ChildRun, ...] = ()
 
 
+class Asked(Value):
+    """A run that the code of a step asks for, in MLflow's words.
+
+    `folder` is where the code stands, and `variables` are those of its environment.
+    """
+
+    uri: str
+    folder: str
+    entry_point: str = "main"
+    version: str = ""
+    parameters: Mapping[str, str | None] = {}
+    env_manager: str = ""
+    experiment_name: str = ""
+    run_id: str = ""
+    run_name: str = ""
+    storage: str = ""
+    container: Mapping[str, str | None] = {}
+    variables: Mapping[str, str] = {}
+
+
+class Called(Value):
+    """How a run stands that the code of a step has asked for; fields as in `Tracked`.
+
+    `artifacts` is the digest of the manifest of the files it logged. `error` says why it did not
+    succeed.
+    """
+
+    run_id: str
+    status: str
+    entry_point: str
+    name: str = ""
+    key: str = ""
+    cached: bool = False
+    error: str = ""
+    parameters: Mapping[str, str] = {}
+    metrics: tuple[tuple[str, str, int, int], ...] = ()
+    tags: Mapping[str, str] = {}
+    artifacts: str = ""
+
+
 if TYPE_CHECKING:
+
+    class Calls(Protocol):
+        """Runs what the code of one running step asks for, outside of it. Any thread may call."""
+
+        def begin(self, asked: Asked, ended: Callable[[Called], None]) -> Called:
+            """Start a run; `ended` is called when it is over, before `wait` says so.
+
+            Raises ReproError for whatever keeps it from running.
+            """
+
+        def wait(self, run_id: str, seconds: float) -> Called | None:
+            """Give a run that is over, or None after that time. Raises UsageError."""
+
+        def cancel(self, run_id: str) -> None:
+            """End a run with everything it started."""
+
+        def write(self, called: Called, folder: str) -> None:
+            """Write the files that a run logged below a folder."""
+
+    class Session(Calls, Protocol):
+        """The same, from the side of the step's execution."""
+
+        problem: str
+
+        def emit(self, event: Event, /) -> None:
+            """Pass an event on, one at a time."""
+
+        def open(self, capture: Capture) -> None:
+            """Begin with nothing asked; `capture` learns what others make in the step's tree."""
+
+        def variables(self, given: Mapping[str, str]) -> dict[str, str]:
+            """Give the step's variables with those that lead its code to us."""
+
+        def close(self, *, good: bool) -> None:
+            """Wait for what still runs, or end it where the step itself did no good."""
+
+        def kept(self) -> tuple[Mapping[str, Any], ...]:
+            """Give what was asked for, so that it can be asked for again."""
 
     class SubmittedJob(Protocol):
         """A job under way. Any thread may call any method at any time."""
@@ -386,11 +469,32 @@ if TYPE_CHECKING:
         def check_container(self, options: Mapping[str, str | None]) -> None:
             """Raise UsageError for an option that the container engine does not have."""
 
-        def backend(self, name: str, level: str = "none") -> Backend:
-            """Give the place where steps run; `level` is that of the sandbox, where it has one."""
+        def backend(self, name: str, level: str = "none", config: Any = None) -> Backend:
+            """Give the place where steps run.
 
-        def receiver(self, record: RunRecord, folder: str) -> Receiver:
-            """Start to take the MLflow calls of a step."""
+            `level` is that of the sandbox, `config` are the settings, where it has them.
+            """
+
+        def receiver(self, record: RunRecord, folder: str, calls: Calls | None = None) -> Receiver:
+            """Start to take the MLflow calls of a step, and runs that it asks for."""
+
+        @property
+        def callers(self) -> tuple[str, ...]:
+            """Give the keys of the steps whose code has led here, the outermost first."""
+
+        def calls(self, prepared: Prepared, run_id: str, room: Room, emit: Emit) -> Session:
+            """Give what runs the steps that the code of this one asks for."""
+
+        def called(
+            self, prepared: Prepared, result: Result
+        ) -> tuple[tuple[tuple[Prepared, Answer], ...], str]:
+            """Give what a step had asked for, each with its result, or say what differs now."""
+
+        def another(self) -> Machine:
+            """Give a machine for another thread, to be closed by us."""
+
+        def within(self, caller: Prepared, variables: Mapping[str, str]) -> Machine:
+            """Give a machine for what the code of a step asks for, to be closed by us."""
 
         def mirrored(self, record: RunRecord, result: Result) -> RunRecord:
             """Show a reused result on the tracking server, if there is one."""

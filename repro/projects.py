@@ -6,9 +6,9 @@ import codecs
 import os
 import sys
 
-from repro import api, digest, events
+from repro import api, digest, errors, events
 from repro.api import SubmittedRun
-from repro.errors import ExecutionException, Unsupported, UsageError
+from repro.errors import ExecutionException, ReproError, Unsupported, UsageError
 from repro.plan import Request
 
 TYPE_CHECKING = False
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from repro.drivers.inside import client
+    from repro.drivers.inside.client import CalledRun
     from repro.events import Event
 
 __all__ = ["ExecutionException", "SubmittedRun", "run"]
@@ -42,8 +44,10 @@ def run(  # noqa: PLR0913, PLR0917  (the signature of mlflow.projects.run)
     env_manager: str | None = None,
     build_image: bool = False,
     docker_auth: Mapping[str, str] | None = None,
-) -> SubmittedRun:
+) -> SubmittedRun | CalledRun:
     """Run an MLproject and give the run, as `mlflow.projects.run` does.
+
+    In the code of a step that repro runs, it is that repro which runs it, as a step beside.
 
     Args:
         uri: local folder, zip archive or Git remote, with an optional `#subdirectory`.
@@ -72,7 +76,8 @@ def run(  # noqa: PLR0913, PLR0917  (the signature of mlflow.projects.run)
         raise UsageError("Specify only one of 'experiment_name' or 'experiment_id'.")
     if build_image or docker_auth:
         raise Unsupported("`build_image` and `docker_auth` are not available in this version")
-    del backend_config  # the local backend has no settings
+    if "REPRO_CALLS" in os.environ and backend == "local":
+        return _called(locals())
     request = Request(
         uri=os.fspath(uri),
         entry_point=entry_point,
@@ -88,11 +93,39 @@ def run(  # noqa: PLR0913, PLR0917  (the signature of mlflow.projects.run)
         parent_run=_active_run(),
         caller=os.getcwd(),
         container=_container(docker_args or {}),
+        config=backend_config,
     )
     submitted = api.submit(request, synchronous=synchronous, emit=Echo())
     if synchronous and not submitted.wait():
         raise api.failure(submitted)
     return submitted
+
+
+def _called(given: Mapping[str, Any]) -> CalledRun:
+    """Ask the repro that runs the step which this code belongs to."""
+    from repro.drivers.inside import client
+
+    try:
+        begun = client.begin(given)
+        good = not given["synchronous"] or begun.wait()
+    except client.ReproError as error:
+        raise _as_here(error) from None
+    if not good:
+        hints = [f"`repro show {begun.run_id[:8]} --log` shows its output"]
+        raise ExecutionException(client.failure(begun), run=begun, hints=hints)
+    return begun
+
+
+def _as_here(error: client.ReproError) -> ReproError:
+    """Give an error as it would have been raised here."""
+    kinds = (kind for kind in vars(errors).values() if isinstance(kind, type))
+    for kind in kinds:
+        if issubclass(kind, ReproError) and kind.code == error.code:
+            try:
+                return kind(error.message, hints=error.hints)
+            except TypeError:
+                break  # it takes more than a message
+    return ReproError(error.message, hints=error.hints)
 
 
 class Echo:

@@ -161,6 +161,7 @@ class _Run:
 
     def _settle(self) -> None:
         """Let the project's memory see what all the steps together have written."""
+        self.opened.tree.remember()
         placement = self.opened.placement
         if placement is not None and self.executed and not self.opened.request.output:
             placement.settle()

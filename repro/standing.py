@@ -83,11 +83,12 @@ def keep(
         return
     if not _inputs_are_seen(opened):
         return
-    last = machine.results.get(records[-1].key)
-    if last is None:
-        return
+    results = [machine.results.get(run.key) for run in records]
+    last = results[-1]
+    if last is None or not all(result and not result.calls for result in results):
+        return  # what a step asks for is looked at each time
     entries = [e for run in records for e in machine.tree_of(run.outputs) or ()]
-    names = sorted({name for step in steps for name in step.entry.pass_env})
+    names = sorted({"REPRO_SANDBOX", *(n for step in steps for n in step.entry.pass_env)})
     machine.memos.put(
         KIND,
         _name(request, tree),
@@ -107,7 +108,8 @@ def keep(
 def _may_stand(request: Request, machine: Machine) -> bool:
     """Say whether a request asks for nothing but an answer."""
     shown = bool(machine.environ.get("MLFLOW_TRACKING_URI"))
-    return request.use_results and not (request.output or request.locking or shown)
+    elsewhere = request.output or machine.callers
+    return request.use_results and not (elsewhere or request.locking or shown)
 
 
 def _name(request: Request, tree: Tree) -> str:

@@ -7,12 +7,12 @@ import os
 from repro.errors import InterpreterMissing, UsageError
 from repro.locking import ANEW, LOCKED, Locker, place_of
 from repro.spec import PythonEnvironment
-from repro.value import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from repro.environments.python import Python
     from repro.lock import EnvironmentLock
     from repro.locking import Wanted
     from repro.ports import Environments, Progress, Realized, Tree
@@ -108,15 +108,12 @@ class Supply:
         return False
 
     def bound(self, wanted: Wanted, lock: EnvironmentLock) -> EnvironmentLock:
-        """Fill in the interpreter of a lock that another tool wrote without naming one."""
+        """Decide what a lock of another tool leaves open: the interpreter, and which files."""
         python = wanted.environment
-        if lock.kind != "python" or lock.interpreter.version or lock.platform == "":
+        if lock.kind != "python" or lock.interpreter.implementation:
             return lock
-        from repro.environments.interpreters import Interpreters
-
         asked = python.python if isinstance(python, PythonEnvironment) else ""
-        found = Interpreters(self.home.path("memo"), self.environ).find(asked)
-        return replace(lock, interpreter=found.identity)
+        return self._python("").bound(lock, asked)
 
     def locker(self, tree: Tree) -> Locker:
         """Give what finds and makes the locks of a project."""
@@ -138,9 +135,9 @@ class Supply:
         Raises UsageError for a kind that there is not.
         """
         if kind == "python":
-            return self._python(self._root(tree))
+            return self._python(self.root(tree))
         if kind == "conda":
-            return self._conda(self._root(tree))
+            return self._conda(self.root(tree))
         if kind == "docker":
             return self._docker(tree)
         if kind == "local":
@@ -149,7 +146,7 @@ class Supply:
             return Local(home=self.home.root, environ=self.environ)
         raise UsageError(f"no environments of the kind `{kind}` can be made")
 
-    def _python(self, root: str) -> Environments:
+    def _python(self, root: str) -> Python:
         from repro.environments.python import Python
 
         return Python(
@@ -174,10 +171,10 @@ class Supply:
         from repro.environments.docker import Docker
 
         entries = tree.entries if tree is not None else tuple
-        root = self._root(tree)
+        root = self.root(tree)
         return Docker(self.home.root, self.environ, root=root, entries=entries)
 
-    def _root(self, tree: Tree | None) -> str:
+    def root(self, tree: Tree | None) -> str:
         """Give a folder with the files of a project, written for the occasion if need be."""
         if tree is None:
             return ""

@@ -29,7 +29,6 @@ SHIFT = 400 * 86_400 + 5 * 3600 + 7 * 60 + 11
 """Seconds: another year, month, day, hour, minute and second."""
 PATIENCE_MS = 30_000
 IN_CONTAINERS = ("umask", "timezone", "locale", "hashseed", "threads", "environment")
-SECOND = 1_000
 
 
 class CannotVary(Exception):
@@ -108,13 +107,15 @@ def _user(base: Means, _prepared: Prepared) -> tuple[Means, ...]:
     unshare = surroundings.program("unshare")
     if not unshare:
         raise CannotVary("`unshare` is not installed")
-    wrapper = (unshare, "--user", f"--map-user={user}", f"--map-group={user}", "--")
-    _check((*wrapper, "true"), "no other user can be shown")
+    starter = (unshare, "--user", f"--map-user={user}", f"--map-group={user}", "--")
+    why = surroundings.fault((*starter, "true"))
+    if why:
+        raise CannotVary(f"no other user can be shown: {why}")
     try:
         names: tuple[str, ...] = (pwd.getpwuid(user).pw_name, str(user))
     except KeyError:
         names = (str(user),)
-    return (replace(_with(base, wrapper=(*base.conditions.wrapper, *wrapper)), users=names),)
+    return (replace(_with(base, starter=starter), users=names),)
 
 
 def _umask(base: Means, _prepared: Prepared) -> tuple[Means, ...]:
@@ -143,8 +144,7 @@ def _cpus(base: Means, _prepared: Prepared) -> tuple[Means, ...]:
     taskset = surroundings.program("taskset")
     if not taskset:
         raise CannotVary("`taskset` is not installed")
-    wrapper = (*base.conditions.wrapper, taskset, "-c", str(there[0]))
-    return (_with(base, wrapper=wrapper),)
+    return (_with(base, starter=(taskset, "-c", str(there[0]))),)
 
 
 def _threads(base: Means, prepared: Prepared) -> tuple[Means, ...]:
@@ -165,19 +165,21 @@ def _hostname(base: Means, _prepared: Prepared) -> tuple[Means, ...]:
     if not unshare or not hostname:
         raise CannotVary("`unshare` and `hostname` are not installed")
     ours = ("--user", "--map-current-user", "--keep-caps")
-    ways = ((unshare, "--uts", "--"), (unshare, *ours, "--uts", "--"))
-    preface = f"{hostname} {HOST} && "
     why = ""
-    for way in ways:
-        why = surroundings.fault((*way, "sh", "-c", f"{preface}true"))
+    for options in ((), ours):
+        way = (
+            unshare,
+            *options,
+            "--uts",
+            "--",
+            "sh",
+            "-c",
+            f'{hostname} {HOST} && exec "$@"',
+            "sh",
+        )
+        why = surroundings.fault((*way, "true"))
         if not why:
-            conditions = base.conditions
-            changed = _with(
-                base,
-                wrapper=(*conditions.wrapper, *way),
-                preface=f"{hostname} {HOST}; {conditions.preface}",
-            )
-            return (replace(changed, host=HOST),)
+            return (replace(_with(base, starter=way), host=HOST),)
     raise CannotVary(f"no other name can be shown: {why}")
 
 
@@ -213,12 +215,6 @@ def _clocks(base: Means, prepared: Prepared, *, shift: int) -> tuple[Means, ...]
         )
         for one in reversed(ways)
     )
-
-
-def _check(argv: tuple[str, ...], what: str) -> None:
-    why = surroundings.fault(argv)
-    if why:
-        raise CannotVary(f"{what}: {why}")
 
 
 _MEANS: Mapping[str, Callable[[Means, Prepared], tuple[Means, ...]]] = {

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from repro.record import RunRecord
 
 SECOND = 1_000_000_000
-HELPERS = ("unshare:", "taskset:", "hostname:", "/usr/bin/hostname:", "/bin/hostname:")
+HELPERS = ("unshare:", "taskset:", "hostname:", "bwrap:", "repro: no sandbox:")
 """How a line begins that a program of ours writes, and not the step."""
-SHOWN_HELD = "it is the same as long as the clock stands still"
+SETTLED = "it is the same as long as the clock stands still"
 
 
 class Tried(Event):
@@ -162,31 +162,44 @@ class _Verification:
         """Change one condition at a time, and compare with an execution without the change.
 
         What differs between two executions under the same conditions can be blamed on no other
-        condition, unless it is the clock, which never is the same: as far as it does not differ
-        while the clock stands still, it is compared so.
+        condition. The clock comes first: it is never the same, so that all others are changed
+        while it stands still, if the result depends on it.
         """
         control = done[0]
         self.unstable = self._differing(self._compare(control.made, o.made) for o in done[1:])
-        if self.unstable and "clock" in vary:
-            control, vary = self._hold(done, vary)
+        if "clock" in vary:
+            control = self._vary_clock(control)
         for name in vary:
-            self._vary_one(name, control)
+            if name != "clock":
+                self._vary_one(name, control)
 
-    def _hold(self, done: list[Done], vary: tuple[str, ...]) -> tuple[Done, tuple[str, ...]]:
-        """Have the clock stand still, if that settles what differed by itself."""
-        held = self._held()
+    def _vary_clock(self, control: Done) -> Done:
+        """Move the clock; give what the other conditions are to be compared with."""
+        try:
+            done = self._tried("clock", means("clock", self.base, self.prepared))
+        except CannotVary as cannot:
+            self._tell(Trial(name="clock", state=SKIPPED, why=str(cannot)))
+            return control
+        trial = self._judged("clock", control, done)
+        depends = {one.path for one in trial.outputs} | set(self.unstable)
+        held = self._held() if depends else None
         if held is None:
-            return done[0], vary
-        still_unstable = self._differing([self._compare(held[0].made, held[1].made)])
-        settled = set(self.unstable) - set(still_unstable)
+            self._tell(trial)
+            return control
+        unstable = self._differing([self._compare(held[0].made, held[1].made)])
+        found = self._compare(control.made, done.made) if done.good else ()
+        settled = tuple(
+            replace(one, causes=("time",))
+            for one in found
+            if one.path in depends - set(unstable) and one.state == DIFFERENT
+        )
         if not settled:
-            return done[0], vary
-        found = self._compare(done[0].made, done[1].made)
-        shown = tuple(replace(one, causes=("time",)) for one in found if one.path in settled)
-        self._tell(Trial(name="clock", state=CHANGED, why=SHOWN_HELD, outputs=shown))
-        self.unstable = still_unstable
+            self._tell(trial)
+            return control
+        self._tell(replace(trial, state=CHANGED, why=SETTLED, outputs=settled))
+        self.unstable = unstable
         self.base = held[0].means
-        return held[0], tuple(name for name in vary if name != "clock")
+        return held[0]
 
     def _held(self) -> tuple[Done, Done] | None:
         """Execute twice while the clock stands still; None where that cannot be done."""
@@ -203,25 +216,28 @@ class _Verification:
 
     def _vary_one(self, name: str, control: Done) -> None:
         if self._is_hopeless():
-            self._tell(
-                Trial(name=name, state=SKIPPED, why="everything is different each time anyway")
-            )
+            why = "everything is different each time anyway"
+            self._tell(Trial(name=name, state=SKIPPED, why=why))
             return
         try:
             if name == "fileorder":
-                self._vary_order(control)
-                return
-            ways = means(name, self.base, self.prepared)
+                trial = self._vary_order(control)
+            else:
+                ways = means(name, self.base, self.prepared)
+                trial = self._judged(name, control, self._tried(name, ways))
         except CannotVary as cannot:
-            self._tell(Trial(name=name, state=SKIPPED, why=str(cannot)))
-            return
+            trial = Trial(name=name, state=SKIPPED, why=str(cannot))
+        self._tell(trial)
+
+    def _tried(self, name: str, ways: tuple[Means, ...]) -> Done:
+        """Execute in the first way in which the step comes to its end."""
         for way in ways:
             done = self._execute(f"changing {VARIATIONS[name]}", way)
             if done.good:
                 break
-        self._tell(self._judged(name, control, done))
+        return done
 
-    def _vary_order(self, control: Done) -> None:
+    def _vary_order(self, control: Done) -> Trial:
         """Make the files of the step in another order, on a file system that shows it."""
         scratch = self.machine.home.scratch()
         size = sum(entry.size for entry in (*self.reference.outputs, *self._inputs()))
@@ -235,14 +251,15 @@ class _Verification:
                 place = os.path.join(folder, "verification")
                 base = replace(base, conditions=replace(base.conditions, base=place))
                 control = self._execute("where files are listed in the order made", base)
-            (way,) = means("fileorder", base, self.prepared)
-            words = f"changing {VARIATIONS['fileorder']}"
-            done = self._execute(words, way) if control.good else control
+                if not control.good:
+                    raise CannotVary(f"the step does not run in `{folder}`")
+            done = self._tried("fileorder", means("fileorder", base, self.prepared))
+            return self._judged("fileorder", control, done)
         finally:
             files.remove_tree(folder)
-        self._tell(self._judged("fileorder", control, done))
 
     def _judged(self, name: str, control: Done, done: Done) -> Trial:
+        """Compare an execution under another condition with one without that."""
         trial = Trial(name=name, state=SAME, run_id=done.run.run_id, wall_ns=done.run.wall_ns)
         if not done.good:
             why = self._own_fault(done.run)
@@ -250,13 +267,22 @@ class _Verification:
                 why = why or "the step does not run under `faketime`"
                 return replace(trial, state=SKIPPED, why=why)
             return replace(trial, state=FAILED, why=_failure(done.run))
-        found = self._compare(control.made, done.made)
-        blamed = tuple(
+        found = self._blamed(control, done)
+        if found and name != "clock":
+            # what changes now and then has perhaps done so just now
+            again = self._execute("changing nothing, to be sure", control.means)
+            if again.good:
+                drifted = self._differing([self._compare(control.made, again.made)])
+                self.unstable = tuple(sorted({*self.unstable, *drifted}))
+                found = self._blamed(control, done)
+        return replace(trial, state=CHANGED, outputs=found) if found else trial
+
+    def _blamed(self, control: Done, done: Done) -> tuple[Compared, ...]:
+        return tuple(
             replace(one, causes=())  # it is known
-            for one in found
+            for one in self._compare(control.made, done.made)
             if one.state == DIFFERENT and one.path not in self.unstable
         )
-        return replace(trial, state=CHANGED, outputs=blamed) if blamed else trial
 
     def _own_fault(self, run: RunRecord) -> str:
         """Give what a program of ours complained about, if the step failed by that."""

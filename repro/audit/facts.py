@@ -256,6 +256,20 @@ class Facts(Value):
         return True if not self.images or any(i.offered is not None for i in self.images) else None
 
     @property
+    def builds(self) -> bool | None:
+        """Say whether the engine knows an image by the name of one that the project builds."""
+        if self.images is None:
+            return None
+        built = {
+            lock.image.reference
+            for one in self.environments
+            for _file, lock in one.locked
+            if lock.image is not None and lock.image.dockerfile
+        }
+        known = {image.reference for image in self.images if image.id}
+        return True if not built or built & known else None
+
+    @property
     def reads(self) -> bool | None:
         """Say whether anybody watched what steps read."""
         return self._watched("read")

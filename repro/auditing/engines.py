@@ -88,7 +88,7 @@ def _inspected(engine: Daemon, image: Image) -> ImageFacts:
     named = _by_name(engine, image)
     found = locked or named
     # engines that keep manifests call an image by other ids, but its layers are the same
-    is_same = named is not None and daemon.layers_of(named) == image.layers
+    is_same = bool(named and image.layers and daemon.layers_of(named) == image.layers)
     return ImageFacts(
         reference=image.reference,
         present=locked is not None or is_same,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from repro import locking
 from repro.audit.facts import Cache, Git
 from repro.lockfiles import names
+from repro.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,36 +37,32 @@ UNUSED_DAYS = 30
 DAY_NS = 86_400 * 10**9
 
 
-class Here:
-    """This machine. What no part of it can tell is None.
+class Scope(Value):
+    """How far an audit looks.
 
-    `osv` is the folder, archive or URL of a copy of the OSV database, empty for none. With
-    `online`, registries, indexes and channels are asked too, indexes and channels for so many
-    `seconds` in all. `installed` says that environments are looked at, and `offline` that no
-    advisories are fetched.
+    `installed`: at the environments that were made. `osv`: at advisories, in this folder, archive
+    or URL; with `offline`, in what was kept of it. `online`: at indexes and channels, for so many
+    `seconds` in all, and at registries.
     """
 
+    installed: bool = False
+    osv: str = ""
+    offline: bool = False
+    online: bool = False
+    seconds: float = 30.0
+
+
+class Here:
+    """This machine. What no part of it can tell is None."""
+
     def __init__(
-        self,
-        machine: Machine,
-        tree: Tree,
-        progress: Progress,
-        *,
-        installed: bool = False,
-        osv: str = "",
-        online: bool = False,
-        offline: bool = False,
-        seconds: float = 30.0,
+        self, machine: Machine, tree: Tree, progress: Progress, scope: Scope | None = None
     ) -> None:
         """Look at nothing yet."""
         self.machine = machine
         self.tree = tree
         self.progress = progress
-        self.osv = osv
-        self.online = online
-        self.offline = offline
-        self.installed = installed
-        self.seconds = seconds
+        self.scope = scope or Scope()
         self._seen: list[Installed] = []
         self._answers: Answers | None = None
 
@@ -111,7 +108,7 @@ class Here:
 
     def cache(self) -> Cache | None:
         """Give the environments that lie about unused."""
-        if not self.installed:
+        if not self.scope.installed:
             return None
         from repro.environments.cache import environments
 
@@ -149,20 +146,20 @@ class Here:
             return ()
         from repro.auditing import engines
 
-        return engines.images(mine, self.machine.environ, online=self.online)
+        return engines.images(mine, self.machine.environ, online=self.scope.online)
 
     def advisories(self, locks: Locks) -> Advisories | None:
         """Look the locked packages up. Raises UsageError, Unsupported or Unreachable."""
-        if not self.osv:
+        if not self.scope.osv:
             return None
         from repro.auditing import advisories
 
         shipped = advisories.shipped([one.prefix.path for one in self._seen])
         return advisories.look_up(
             advisories.on_index(locks, shipped),
-            self.osv,
+            self.scope.osv,
             self.machine.home.root,
-            fetch=not self.offline,
+            fetch=not self.scope.offline,
             progress=self.progress,
         )
 
@@ -179,7 +176,6 @@ class Here:
         from repro.auditing import indexes
 
         if self._answers is None:
-            self._answers = indexes.ask(
-                locks, self.machine, self.progress, online=self.online, seconds=self.seconds
-            )
+            seconds = self.scope.seconds if self.scope.online else 0.0
+            self._answers = indexes.ask(locks, self.machine, self.progress, seconds)
         return self._answers

@@ -38,10 +38,8 @@ class Answers(Value):
     attestations: tuple[Attestation, ...] | None = None
 
 
-def ask(
-    locks: Locks, machine: Machine, progress: Progress, *, online: bool, seconds: float
-) -> Answers:
-    """Ask about all locked packages, with `online`, for so many `seconds` in all.
+def ask(locks: Locks, machine: Machine, progress: Progress, seconds: float) -> Answers:
+    """Ask about all locked packages, for so many seconds in all; for none, nobody is asked.
 
     Without packages there is nothing to ask.
     """
@@ -50,7 +48,7 @@ def ask(
     conda = [a for a in every if a.kind == "conda"]
     if not (files or conda):
         return Answers(releases=(), attestations=())
-    if not online:
+    if not seconds:
         return Answers(attestations=None if files else ())
     deadline = time.monotonic() + seconds
     asked = _Indexes(machine.environ, deadline).ask(_pages(files))

@@ -92,7 +92,7 @@ class Running:
             self._line, theirs = socket.socketpair()
             with theirs:
                 self._held.enter_context(self._line)
-                self._process = self._held.enter_context(_supervisor(job.folder, theirs))
+                self._process = self._held.enter_context(_supervisor(job, theirs))
             self._held.callback(self._line.close)  # comes first: hanging up ends the supervisor
             with suppress(ConnectionError):  # it has died, as the reader will notice
                 self._line.sendall(_request(job, start))
@@ -194,11 +194,11 @@ class Running:
         return LOST
 
 
-def _supervisor(folder: str, line: socket.socket) -> subprocess.Popen[bytes]:
+def _supervisor(job: Job, line: socket.socket) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", SUPERVISOR, HERE],
+        [*job.starter, sys.executable, "-I", "-S", "-c", SUPERVISOR, HERE],
         bufsize=0,
-        cwd=folder,
+        cwd=job.folder,
         start_new_session=True,  # Ctrl-C on a terminal is for repro to act on
         stdin=line.fileno(),
         stdout=subprocess.PIPE,

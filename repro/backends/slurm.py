@@ -64,7 +64,7 @@ class Slurm:
         running = self._prepared(job, sink)
         try:
             needs = slurmjob.directives(self.settings, job)
-            name = f"{slurmjob.NAME}{os.path.basename(running.parcel.path)}"
+            name = slurmjob.named(job.run_id)
             running.parcel.note(name=name)
             command = (
                 self.settings.python,
@@ -108,7 +108,7 @@ class Slurm:
     ) -> list[Running]:
         prepared: list[Running] = []
         batch = self.depot.batch()
-        name = f"{slurmjob.NAME}{os.path.basename(batch)}"
+        name = slurmjob.named("array")
         try:
             for task, (job, sink) in enumerate(pairs):
                 running = self._prepared(job, sink)

@@ -14,7 +14,7 @@ from repro.backends import container, slurmjob
 from repro.backends.agent import carrier
 from repro.backends.agent.trees import unpacked
 from repro.backends.sandbox.relay import Relay
-from repro.backends.slurmqueue import Down
+from repro.backends.slurmqueue import Down, State
 from repro.errors import Unreachable, UsageError
 from repro.ports import JobEnd
 from repro.system import files
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
     from repro.backends.agent.depot import Parcel
     from repro.backends.agent.trees import Entry
     from repro.backends.slurm import Slurm
-    from repro.backends.slurmqueue import State
     from repro.ports import Job, Sink
 
 SOON, LATER, GROWTH = 0.02, 1.0, 1.3  # seconds between two looks at what the job tells
-SETTLE = 10.0  # seconds from a job's end, as Slurm sees it, to that of all that it told
+SETTLE = 5.0  # seconds from a job's end, as Slurm sees it, to that of all that it told
 AGAIN = 2.0  # seconds between two requests to end
 PATIENCE = 30.0  # seconds beyond the grace after which Slurm is to kill
 GRACE_MS = 5000
@@ -297,6 +296,8 @@ class Running:
                     f" `{self._backend.depot.path}`"
                 ],
             )
+        if "memory limit" in said or "oom" in said.lower():
+            state = State(word="OUT_OF_MEMORY")
         self._say(_meaning(state))
         if said:
             self._say(said)

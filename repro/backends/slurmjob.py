@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     Directive = tuple[str, str | None]
 
 SCHEMA = "backend-slurm"
-NAME = "repro-"
 OUTPUT = "slurm.out"
 MINUTE_MS = 60_000
 SPARE_MINUTES = 10
@@ -133,6 +132,11 @@ def settings(given: Mapping[str, Any] | str | None) -> Settings:
         found["memory"] = quantity.size(found["memory"])
     pairs = ((n, None if v is True else str(v)) for n, v in options.items() if v is not False)
     return Settings(**found, options=tuple(sorted(pairs)))
+
+
+def named(text: str) -> str:
+    """Give a name that no other job has, by which one can be found."""
+    return f"repro-{text}-{os.urandom(4).hex()}"
 
 
 def directives(given: Settings, job: Job) -> tuple[Directive, ...]:

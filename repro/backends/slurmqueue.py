@@ -99,10 +99,9 @@ class Commands:
 
 
 def _refusal(name: str, text: str) -> Down | UsageError:
-    lines = [line.partition("error: ")[2] or line for line in text.splitlines() if line.strip()]
-    lines = [line.partition(" failed: ")[2] or line for line in lines]
-    said = lines[-1].strip() if lines else "it said nothing"
-    said = said[:1].lower() + said[1:]
+    lines = [line.partition(": ")[2].removeprefix("error: ") for line in text.splitlines()]
+    lines = [line.partition(" failed: ")[2] or line for line in lines if line.strip()]
+    said = "; ".join(line[:1].lower() + line[1:] for line in lines) or "it said nothing"
     if any(words in text.lower() for words in PASSING):
         return Down(f"slurm does not answer `{name}`: {said}")
     return UsageError(f"`{name}` refuses: {said}")
@@ -116,6 +115,7 @@ class Queue:
         self._commands, self._longest = commands, longest
         self._states: dict[str, State | None] = {}
         self._misses: dict[str, int] = {}
+        self._watchers: dict[str, int] = {}
         self._changed = threading.Condition(threading.RLock())
         self._pause = FIRST_PAUSE
         self._thread: threading.Thread | None = None
@@ -126,6 +126,7 @@ class Queue:
         """Begin to ask for a job: its number, or that of a task of an array, as `12_3`."""
         with self._changed:
             self._states.setdefault(job, None)
+            self._watchers[job] = self._watchers.get(job, 0) + 1
             if self._thread is None:
                 self.answered = time.monotonic()
                 self._thread = threading.Thread(target=self._ask, name="repro-squeue", daemon=True)
@@ -133,11 +134,13 @@ class Queue:
             self.hurry()
 
     def forget(self, job: str) -> None:
-        """Ask no more."""
+        """Ask no more, unless others watch it too."""
         with self._changed:
-            self._states.pop(job, None)
-            self._misses.pop(job, None)
-            self._changed.notify_all()
+            self._watchers[job] -= 1
+            if not self._watchers[job]:
+                for known in (self._watchers, self._states, self._misses):
+                    known.pop(job, None)
+                self._changed.notify_all()
 
     def hurry(self) -> None:
         """Ask soon again."""

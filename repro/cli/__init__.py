@@ -18,6 +18,7 @@ COMMANDS = (
     "outputs",
     "why",
     "diff",
+    "verify",
     "status",
     "validate",
     "lock",

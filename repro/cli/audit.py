@@ -94,7 +94,12 @@ def _facts(options: Options) -> Facts:
 
     if options.flag("online") and options.flag("offline"):
         raise errors.UsageError("`--online` and `--offline` contradict each other")
-    installed = options.flag("installed")
+    scope = auditing.Scope(
+        installed=options.flag("installed"),
+        osv=options.text("osv"),
+        offline=options.flag("offline"),
+        online=options.flag("online"),
+    )
     with session.machine(options) as machine:
         tree = machine.tree(session.request(options), lambda _text: None)
         project, paths = machine.load(tree, lambda _event: None)
@@ -103,16 +108,12 @@ def _facts(options: Options) -> Facts:
                 f"there is no MLproject file in `{options.text('uri') or '.'}`",
                 hints=["name the folder that holds the project"],
             )
-        here = auditing.Here(
-            machine,
-            tree,
-            lambda text: machine.emit(Progress(step="audit", text=text)),
-            installed=installed,
-            osv=options.text("osv"),
-            online=options.flag("online"),
-            offline=options.flag("offline"),
-        )
-        return auditing.collect(tree, project, paths, here, installed=installed)
+
+        def progress(text: str) -> None:
+            machine.emit(Progress(step="audit", text=text))
+
+        here = auditing.Here(machine, tree, progress, scope)
+        return auditing.collect(tree, project, paths, here, installed=scope.installed)
 
 
 def _write(report: Report, facts: Facts, options: Options) -> None:

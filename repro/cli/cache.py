@@ -1,4 +1,4 @@
-"""`repro cache`: how large the store is, what can be removed from it, and what others share."""
+"""`repro cache`: measure and check the store, remove what is not used, share it with others."""
 
 from __future__ import annotations
 
@@ -12,21 +12,33 @@ if TYPE_CHECKING:
     from repro.machine import Machine
     from repro.remote.sharing import Sharing, Transferred
 
-HELP = "measure the store, remove what was not used for long, or share results"
+HELP = "measure or check the store, remove what was not used for long, or share results"
 EPILOG = """\
 examples:
   repro cache size                   what takes how much
   repro cache prune                  remove results not used for 30 days
   repro cache prune --older-than 0   remove all results; the history of runs stays
+  repro cache prune --max-size 10GB  then the longest unused, until the rest is no larger
+  repro cache pin 1a2b3c4d           never remove the result of this run
+  repro cache verify                 read everything, and say what is damaged
+  repro cache verify --repair        and take it out of the way, or fetch it again
   repro cache push                   send all results to the remote that REPRO_REMOTE names
   repro cache push 1a2b3c4d          send the result of one run, with all its files
   repro cache pull --remote s3://bucket/results   bring all that the remote has
 """
-ACTIONS = ("size", "prune", "dir", "push", "pull")
+ACTIONS = ("size", "prune", "verify", "pin", "unpin", "dir", "push", "pull")
 TRANSFERS = ("push", "pull")
+PINS = ("pin", "unpin")
 OPTIONS = (
     Option(names=("--older-than",), metavar="DAYS", default="30", help="days without use"),
+    Option(
+        names=("--max-size",),
+        metavar="SIZE",
+        help="prune: remove the longest unused until the rest is no larger, as in 10GB",
+    ),
     Option(names=("--dry-run", "-n"), kind="flag", help="remove nothing"),
+    Option(names=("--repair",), kind="flag", help="verify: put right what is wrong"),
+    Option(names=("--jobs", "-j"), metavar="N", default="2", help="verify: files read at once"),
     Option(names=("--remote",), metavar="URL", help="remote cache (default: REPRO_REMOTE)"),
 )
 
@@ -35,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("action", choices=ACTIONS, nargs="?", default="size", help="what to do")
     parser.add_argument(
-        "runs", metavar="RUN", nargs="*", help="push and pull: run ids, or step keys (default: all)"
+        "runs", metavar="RUN", nargs="*", help="run ids, or step keys (push and pull: default all)"
     )
     add(parser, OPTIONS)
 
@@ -45,7 +57,7 @@ def execute(options: Options) -> int:
     from repro.cli import session
 
     action = options.text("action")
-    if options.list("runs") and action not in TRANSFERS:
+    if options.list("runs") and action not in (*TRANSFERS, *PINS):
         raise errors.UsageError(f"`repro cache {action}` takes no runs")
     with session.machine(options) as machine:
         if action in TRANSFERS:
@@ -53,7 +65,20 @@ def execute(options: Options) -> int:
         if action == "dir":
             print(machine.home.root)
             return errors.OK
-        return _prune(machine, options) if action == "prune" else _size(machine, options)
+        return _kept(machine, options, action)
+
+
+def _kept(machine: Machine, options: Options, action: str) -> int:
+    from repro.cli import upkeep
+
+    if action == "verify":
+        return upkeep.verify(machine, options)
+    if action == "prune":
+        return upkeep.prune(machine, options)
+    if action in PINS:
+        change = upkeep.pin if action == "pin" else upkeep.unpin
+        return change(machine, options, [_key(machine, name) for name in options.list("runs")])
+    return _size(machine, options)
 
 
 def _transfer(machine: Machine, options: Options, action: str) -> int:
@@ -136,38 +161,4 @@ def _size(machine: Machine, options: Options) -> int:
         ("total", "-", render.size(found.total)),
     ]
     table.show(("WHAT", "NUMBER", "SIZE"), rows, options.text("color"))
-    return errors.OK
-
-
-def _prune(machine: Machine, options: Options) -> int:
-    from repro.cli import render
-    from repro.cli.env import days
-    from repro.store import collection
-
-    now = machine.now_ns()
-    found = collection.prune(
-        machine.home,
-        machine.blobs,
-        machine.results,
-        before_ns=now - days(options.text("older_than")),
-        now_ns=now,
-        kept=frozenset(),
-        dry_run=options.flag("dry_run"),
-    )
-    if options.flag("json"):
-        document = {
-            "schema": "repro.cache-prune/1",
-            "dry_run": options.flag("dry_run"),
-            "results": found.results,
-            "blobs": found.blobs,
-            "folders": found.folders,
-            "bytes": found.bytes,
-        }
-        print(render.json_text(document))
-    else:
-        verb = "would remove" if options.flag("dry_run") else "removed"
-        print(
-            f"{verb} {render.plural(found.results, 'result')}, "
-            f"{render.plural(found.blobs, 'blob')}, {render.size(found.bytes)}"
-        )
     return errors.OK

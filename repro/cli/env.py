@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from repro.lock import Artifact
     from repro.machine import Machine
 
-HELP = "list, show, enter, check or remove the environments that were made"
+HELP = "list, show, enter, check, bake or remove the environments that were made"
 EPILOG = """\
 examples:
   repro env list                     digest, kind, size, last use
   repro env show                     the packages of this project's environment
   repro env shell . -- python -V     run a command in it
   repro env verify --all             read every file of every environment
+  repro env image --base REF         put this project's environment into a container image
   repro env prune --max-size 20G     remove what was not used for longest
 
 An environment is named by the beginning of its digest, by a run, or by a project.
@@ -48,12 +49,18 @@ PRUNE = (
     Option(names=("--all",), kind="flag", help="remove all that nobody uses now"),
     Option(names=("--dry-run", "-n"), kind="flag", help="remove nothing"),
 )
+IMAGE = (
+    Option(names=("--base",), metavar="IMAGE", help="image to put it on: debian:12-slim"),
+    Option(names=("--with-project",), kind="flag", help="with the files of the project on top"),
+    Option(names=("--push",), metavar="NAME", help="send it to a registry under this name"),
+)
 ACTIONS: Mapping[str, tuple[str, tuple[Option, ...]]] = {
     "list": ("list what was made", ()),
     "show": ("show the packages of an environment", PROJECT),
     "path": ("print where an environment is", PROJECT),
     "shell": ("start a shell, or a command, in an environment", PROJECT),
     "verify": ("compare every file with what was installed and built", (*PROJECT, *VERIFY)),
+    "image": ("put an environment into a container image", (*PROJECT, *IMAGE)),
     "prune": ("remove what was not used for long", PRUNE),
     "log": ("print the log of the last environment that could not be made", ()),
 }
@@ -262,6 +269,15 @@ def _path(machine: Machine, options: Options) -> int:
     return errors.OK
 
 
+# -- image
+
+
+def _image(machine: Machine, options: Options) -> int:
+    from repro.cli import image
+
+    return image.execute(machine, options)
+
+
 # -- prune
 
 
@@ -278,7 +294,7 @@ def _prune(machine: Machine, options: Options) -> int:
         everything=everything,
         dry_run=dry,
         now_ns=now,
-        max_bytes=_size(options.text("max_size")),
+        max_bytes=size(options.text("max_size")),
     )
     packages = disk.prune(home, before_ns=FOREVER if everything else now - older, dry_run=dry)
     total = sum(e.own_bytes for e in removed) + sum(p.bytes for p in packages)
@@ -303,7 +319,8 @@ def days(text: str) -> int:
         raise errors.UsageError(f"`--older-than {text}` is no number of days") from None
 
 
-def _size(text: str) -> int | None:
+def size(text: str) -> int | None:
+    """Read a size in bytes; None for no text. Raises UsageError."""
     from repro import quantity
 
     try:
@@ -343,6 +360,7 @@ RUN: Mapping[str, Callable[[Machine, Options], int]] = {
     "list": _list,
     "show": _show,
     "path": _path,
+    "image": _image,
     "prune": _prune,
     "log": _log,
 }

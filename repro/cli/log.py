@@ -97,7 +97,7 @@ def _show(records: list[RunRecord], machine: Machine, options: Options) -> None:
     rows = [
         (
             r.run_id[:8] if short else r.run_id,
-            r.entry_point,
+            "  " * depth + r.entry_point,
             state(r) + _verified(r, verdicts),
             f"{age(now - r.started_ns)} ago" if short else time(r.started_ns),
             duration(r.wall_ns),
@@ -105,7 +105,7 @@ def _show(records: list[RunRecord], machine: Machine, options: Options) -> None:
             " ".join(f"{name}={text}" for name, text, _ in r.parameters)[: 60 if short else None],
             r.key[:12] if short else r.key,
         )
-        for r in records
+        for depth, r in nested(records)
     ]
     header = ("RUN", "STEP", "STATE", "WHEN", "TIME", "COMMIT", "PARAMS", "KEY")
     table.show(header, rows, options.text("color"))
@@ -117,6 +117,25 @@ def _verified(record: RunRecord, verdicts: Verdicts) -> str:
         return ""
     found = verdicts.get(record.key)
     return (", verified" if found[0].good else ", differs") if found else ""
+
+
+def nested(records: list[RunRecord]) -> list[tuple[int, RunRecord]]:
+    """Give runs with their depth: what a run needed or called comes below it, the first one first.
+
+    A run whose parent is not among them stands for itself.
+    """
+    known = {record.run_id for record in records}
+    below: dict[str, list[RunRecord]] = {}
+    for record in records:
+        parent = record.parent_run if record.parent_run in known else ""
+        below.setdefault(parent, []).append(record)
+    found = []
+    stack = [(0, record) for record in reversed(below.pop("", []))]
+    while stack:
+        depth, record = stack.pop()
+        found.append((depth, record))
+        stack += [(depth + 1, child) for child in below.pop(record.run_id, ())]
+    return found
 
 
 def state(record: RunRecord) -> str:

@@ -52,7 +52,7 @@ OPTIONS = (
     Option(
         names=("--backend-config", "-c"),
         metavar="FILE",
-        help="JSON file, or JSON text, with the settings of the backend",
+        help="file, or text, with the settings of the backend as JSON or YAML",
     ),
     Option(
         names=("--env-manager",),
@@ -157,6 +157,7 @@ def request_of(options: Options) -> Request:
         timeout_ms=timeout_ms if timeout else 0,
         locking=locking(options),
         container=container(options.list("docker_args")),
+        config=options.text("backend_config") or None,
     )
 
 

@@ -3,10 +3,15 @@
     envs/<key>/                  the environment, built where it stays
     envs/<key>/.repro-env.json   the marker: written last, so what has one is complete
     memo/environment-<key>.json  its files with their digests, when it was built
+    memo/shape-<key>.json        the names of those that are looked at whenever it is entered
     locks/env-<key>              shared by those who use it, exclusive for who builds or removes it
     locks/packages               shared by who builds, exclusive for who removes cached packages
 
 The key is the beginning of the environment's digest: the paths of interpreters have limits.
+
+Nothing is waited for to be on disk: that took as long as all the rest, and waits for the files of
+others too. A marker says in which boot it was written. In another one, what the power may have
+taken is looked for first: every file is read, once, and compared with the list.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import os
 import time
 
 from repro import canonical, value
-from repro.environments import disk, treehash
+from repro.environments import disk, shape, states, treehash
 from repro.environments.tools import LOG_PREFIX
 from repro.environments.treehash import MARKER
 from repro.errors import EnvironmentFailed
@@ -30,13 +35,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
+    from repro.environments.states import Inode
+    from repro.environments.treehash import Tree
     from repro.ports import Progress
 
     Fits = Callable[[str], bool]
-    Build = Callable[[str, files.Lock], Mapping[str, Any]]
+    Build = Callable[[str, files.Lock], "Built"]
 
-FORMAT = 1
+FORMAT = 2
 KEY_LENGTH = 32
+
+
+class Built(Value):
+    """What was built: what the marker shall tell of it, and what is known of its files.
+
+    `known` are the digests of files that were linked from a store which knows them, by device and
+    inode. `check` takes all files as they are now, and raises EnvironmentFailed for other ones than
+    the locked.
+    """
+
+    about: Mapping[str, Any]
+    known: Mapping[Inode, str] = {}
+    check: Callable[[Tree], None] | None = None
 
 
 class EnvironmentEntry(Value):
@@ -83,10 +103,29 @@ class Place:
         return marker(self.prefix)
 
     def commit(self, about: Mapping[str, Any]) -> None:
-        """Declare the environment complete: all that it consists of is durable first."""
-        _sync_file_system(self.prefix)
-        data = canonical.encode({**about, "format": FORMAT})
-        files.replace(os.path.join(self.prefix, MARKER), data)
+        """Declare the environment complete, as far as this boot is concerned."""
+        boot = states.boot()
+        if not boot:  # macOS
+            os.sync()
+        self._mark({**about, "format": FORMAT, "boot": boot}, durable=not boot)
+
+    def is_whole(self, told: Mapping[str, Any]) -> bool:
+        """Say whether all its files are there as they were put there, by what the marker told."""
+        if shape.of(self.prefix) != told.get("shape", shape.NOWHERE):
+            return False
+        if told["boot"] in ("", states.boot()):
+            return True
+        known = treehash.kept(self.prefix, told["files"])
+        seen = treehash.scan(self.prefix) if known else {}
+        if not known or any(seen[p][:2] != known[p] for p in known if p in seen):
+            return False
+        with contextlib.suppress(OSError):  # a read-only store still serves
+            self._mark({**told, "boot": ""}, durable=True)  # it was read from the disk
+        return True
+
+    def _mark(self, about: Mapping[str, Any], *, durable: bool) -> None:
+        path = os.path.join(self.prefix, MARKER)
+        files.replace(path, canonical.encode(about), durable=durable)
 
     def distrust(self) -> None:
         """Take the marker away: whoever is in it stays, and the next use makes it anew."""
@@ -109,6 +148,7 @@ class Place:
         os.makedirs(os.path.dirname(trash), mode=0o700, exist_ok=True)
         os.rename(self.prefix, trash)
         files.unlink(treehash.list_of(self.prefix))
+        files.unlink(shape.list_of(self.prefix))
         files.remove_tree(trash)
 
 
@@ -257,7 +297,8 @@ def _gone(home: str, entry: EnvironmentEntry, *, dry_run: bool) -> bool:
 
 
 def _ready(place: Place, lock: EnvironmentLock, fits: Fits) -> bool:
-    return place.marker().get("digest") == lock.digest and fits(place.prefix)
+    told = place.marker()
+    return told.get("digest") == lock.digest and fits(place.prefix) and place.is_whole(told)
 
 
 def _make(place: Place, lock: EnvironmentLock, build: Build, held: files.Lock) -> None:
@@ -265,12 +306,16 @@ def _make(place: Place, lock: EnvironmentLock, build: Build, held: files.Lock) -
     try:
         place.discard()
         with place.packages():
-            about = build(place.prefix, held)
+            built = build(place.prefix, held)
+        tree = treehash.scan(place.prefix, built.known)
+        if built.check:
+            built.check(tree)
         size = disk.size(place.prefix)
         place.commit(
             {
-                **about,
-                **treehash.keep(place.prefix),
+                **built.about,
+                **treehash.keep(place.prefix, tree),
+                "shape": shape.keep(place.prefix, tree),
                 "base": treehash.base(place.prefix),
                 "digest": lock.digest,
                 "lock": value.dump(lock),
@@ -394,19 +439,3 @@ def _drop_logs(home: str, before_ns: int) -> None:
         for entry in found:
             if entry.name.startswith(LOG_PREFIX) and entry.stat().st_mtime_ns < before_ns:
                 files.unlink(entry.path)
-
-
-def _sync_file_system(path: str) -> None:
-    """Make all that was written durable; file by file would take ten times as long."""
-    import ctypes
-
-    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if syncfs is None:  # macOS
-        os.sync()
-        return
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        if syncfs(fd):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
-    finally:
-        os.close(fd)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 CACHES = ("pkgs", "wheels")
 """Folders of a store that hold unpacked packages: of conda, and wheels."""
 
+STATES = ".states"
+"""The folder of a cache in which the states of the files of its packages are recorded."""
+
 LOCK = "packages"
 """Shared by whoever builds an environment, exclusive for whoever removes cached packages."""
 
@@ -109,23 +112,24 @@ def _remove(path: str) -> None:
         else:
             files.unlink(path)
         files.unlink(f"{path}.lock")
+        files.unlink(os.path.join(os.path.dirname(path), STATES, f"{os.path.basename(path)}.json"))
     except OSError as error:
         raise files.explained(error, f"removing `{path}`") from None
 
 
 def _files(path: str) -> Iterator[os.stat_result]:
     """Give the state of every file at or below `path`."""
-    try:
-        with os.scandir(path) as found:
-            entries = list(found)
-    except NotADirectoryError:
-        yield os.lstat(path)
-        return
-    except FileNotFoundError:
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path)
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                yield entry.stat(follow_symlinks=False)
+    folders = [path]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as found:
+                for entry in found:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        with contextlib.suppress(FileNotFoundError):
+                            yield entry.stat(follow_symlinks=False)
+        except NotADirectoryError:
+            yield os.lstat(path)
+        except FileNotFoundError:
+            continue

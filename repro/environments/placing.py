@@ -8,7 +8,7 @@ import io
 import os
 
 from repro import digest
-from repro.environments.unpacking import TIME, settle
+from repro.environments.unpacking import settle
 from repro.system import files
 
 TYPE_CHECKING = False
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from repro.lock import Artifact, Interpreter
 
-TIME_NS = TIME * 1_000_000_000
 PLACEHOLDER = b"#!python"
 SHEBANG = 127  # what Linux reads of a first line
 SCRIPT = """\
@@ -122,25 +121,6 @@ class Distribution:
         compiled = inside.endswith(".pyc")
         path = inside if scheme == "site" else f"{self._up}{place}"
         self._rows.append((path, "" if compiled else coded(sha256), "" if compiled else str(size)))
-
-
-def census(prefix: str) -> tuple[int, int]:
-    """Count the files of an environment that are as they were put there, and their bytes.
-
-    They are those with the one time that all of them have: whatever is written to later gets
-    another. What a step has added, such as byte-code, does not count.
-    """
-    count, size = 0, 0
-    with os.scandir(prefix) as found:
-        for entry in found:
-            if entry.is_dir(follow_symlinks=False):
-                inside = census(entry.path)
-                count, size = count + inside[0], size + inside[1]
-            elif not entry.is_symlink():
-                status = entry.stat(follow_symlinks=False)
-                if status.st_mtime_ns == TIME_NS:
-                    count, size = count + 1, size + status.st_size
-    return count, size
 
 
 def first_line(interpreter: str) -> str:

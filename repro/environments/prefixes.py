@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import re
 
 from repro.images import layers, relocation
 from repro.system import files
@@ -28,7 +29,9 @@ NOTES = frozenset({"INSTALLER", "REQUESTED", "direct_url.json", "uv_build.json",
 RECORD = "RECORD"
 CONFIG = "pyvenv.cfg"
 LONG_SHEBANG = b"#!/bin/sh\n'''exec' "
-LONG_SHEBANG_END = b"\n' '''\n"
+LONG_SHEBANG_LINES = re.compile(
+    re.escape(LONG_SHEBANG) + rb"([\"']?)([^\"'\n]+)\1 \"\$0\" \"\$@\"(?:\n' | #)'{3}\n"
+)
 """How installers begin a script when the path of its Python is too long for the kernel."""
 
 
@@ -90,21 +93,23 @@ def _moved(prefix: Prefix, path: str) -> Member:
         target = os.readlink(source)
         return layers.of_link(inside, prefix.python if target.startswith("/") else target)
     member = relocation.moved(inside, source, prefix.source, prefix.place)
-    return _shortened(member, prefix) if _is_script(path, member) else member
+    return _shortened(member) if _is_script(path, member) else member
 
 
 def _is_script(path: str, member: Member) -> bool:
     return path.startswith("bin/") and member.kind == "exec" and member.size < layers.SMALL
 
 
-def _shortened(member: Member, prefix: Prefix) -> Member:
+def _shortened(member: Member) -> Member:
     """Begin a script in the short way: how it does must not depend on where it was made."""
     head = next(iter(member.open()), b"")[: len(LONG_SHEBANG)]
     if head != LONG_SHEBANG:
         return member
-    _long, found, rest = b"".join(member.open()).partition(LONG_SHEBANG_END)
-    shebang = f"#!{prefix.place}/bin/python\n".encode()
-    return layers.of_bytes(member.path, shebang + rest, member.kind) if found else member
+    data = b"".join(member.open())
+    found = LONG_SHEBANG_LINES.match(data)
+    if found is None:
+        return member
+    return layers.of_bytes(member.path, b"#!" + found[2] + b"\n" + data[found.end() :], member.kind)
 
 
 def _config(prefix: Prefix, lock: EnvironmentLock) -> bytes:

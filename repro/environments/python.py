@@ -7,7 +7,6 @@ import os
 from repro.environments import cache, records, uv
 from repro.environments.interpreters import Interpreters, agree
 from repro.environments.pip import Pip
-from repro.environments.placing import census
 from repro.environments.resolving import Resolver, here, placed
 from repro.environments.tools import session
 from repro.environments.wheelstore import WheelStore
@@ -19,7 +18,6 @@ from repro.system import files
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from repro.environments.resolving import Tool
     from repro.environments.tools import Session
@@ -133,7 +131,7 @@ class Python:
         lock = self.bound(lock)
         self._interpreters.progress = progress
 
-        def build(prefix: str, held: files.Lock) -> Mapping[str, Any]:
+        def build(prefix: str, held: files.Lock) -> cache.Built:
             progress(f"making an environment for {lock.interpreter}")
             return self._build(lock, prefix, held)
 
@@ -141,9 +139,7 @@ class Python:
             python = self._interpreters.probe(
                 os.path.realpath(os.path.join(prefix, "bin", "python"))
             )
-            if python is None or not agree(python.identity, lock.interpreter):
-                return False
-            return list(census(prefix)) == cache.marker(prefix).get("placed")
+            return python is not None and agree(python.identity, lock.interpreter)
 
         try:
             prefix, shared = cache.enter(
@@ -153,7 +149,7 @@ class Python:
             raise files.explained(error, "entering an environment") from None
         return VirtualEnvironment(prefix, shared)
 
-    def _build(self, lock: EnvironmentLock, prefix: str, held: files.Lock) -> Mapping[str, Any]:
+    def _build(self, lock: EnvironmentLock, prefix: str, held: files.Lock) -> cache.Built:
         python = self._interpreters.fitting(lock.interpreter)
         tool = self._tool()
         message = f"the environment for {lock.interpreter} cannot be made"
@@ -162,10 +158,10 @@ class Python:
         with session(self._home, self._environ, message, keep=[held.fd]) as work:
             tool.create(python, prefix, work)
             store = WheelStore(self._home, self._environ, self._root)
-            store.install(ready, prefix, python, work)
+            known = store.install(ready, prefix, python, work)
             self._complete(lock, others, tool, prefix, work)
             about = {"python": python.base, "tool": tool.version(work)}
-            return {**about, "placed": census(prefix)}
+            return cache.Built(about=about, known=known)
 
     def _complete(
         self,

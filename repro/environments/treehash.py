@@ -7,6 +7,7 @@ tree hash is equal for the same lock on every machine and below every store.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     Data = bytes | mmap
     Seen = tuple[str, str, str, int]
     Tree = dict[str, Seen]
+    Inode = tuple[int, int]
 
 FORMAT = 1
+NOTHING: Mapping[Inode, str] = {}
 MARKER = ".repro-env.json"
 TOKEN = b"\0PREFIX\0"
 PADDING = re.compile(rb"\0+")
@@ -48,29 +51,33 @@ LIBPYTHON = re.compile(r"libpython3\.\d+.*\.(?:so[\d.]*|dylib)")
 LAUNCHER = re.compile(
     rb"#!(?:/bin/sh\n'{3}exec' [\"']?)?"
     + re.escape(TOKEN)
-    + rb"(/bin/python[\d.]*)[\"']?(?: \"\$0\" \"\$@\"\n' '{3})?\n"
+    + rb"(/bin/python[\d.]*)[\"']?(?: \"\$0\" \"\$@\"(?:\n' | #)'{3})?\n"
 )
 """The first lines of a script of Python: a long path needs a shell to start it."""
 
 
-def scan(prefix: str) -> Tree:
+def scan(prefix: str, known: Mapping[Inode, str] = NOTHING) -> Tree:
     """Read every file below `prefix`, byte-code too, but for the marker.
 
     Gives, by relative path: the kind (`file`, `exec`, `link`, or `other` for what is no file),
     the SHA-256 (of a link: its target), the same with the prefix taken out, and the size.
+    `known` are digests of files that need not be read, by device and inode. They are older than
+    the prefix, whose name comes of a digest of them, and so do not hold it.
     Raises OSError for what cannot be read.
     """
     places = _spellings(prefix)
     found = {}
-    for path, entry in _entries(prefix, ""):
+    for path, entry in _entries(prefix):
         if entry.is_symlink():
             target = os.readlink(entry.path)
             found[path] = ("link", target, _shown(target, places), 0)
-        elif entry.is_file(follow_symlinks=False):
+        elif not entry.is_file(follow_symlinks=False):
+            found[path] = ("other", "", "", 0)
+        elif known and (content := known.get(_inode(status := entry.stat(follow_symlinks=False)))):
+            found[path] = (_kind(status), content, content, status.st_size)
+        else:
             # byte-code names the path of its source, and is not part of the tree hash
             found[path] = _read(entry.path, () if is_bytecode(path) else places)
-        else:
-            found[path] = ("other", "", "", 0)
     return found
 
 
@@ -87,7 +94,7 @@ def tree_hash(tree: Tree) -> str:
         and not NOTES.fullmatch(path)
         and not (venv and SCAFFOLD.fullmatch(path))
     ]
-    return digest.of_value("repro/environment-tree", rows)
+    return digest.of_bytes(_encoded(["repro/environment-tree", rows]))
 
 
 def is_venv(tree: Mapping[str, object]) -> bool:
@@ -100,14 +107,13 @@ def is_bytecode(path: str) -> bool:
     return path.endswith((".pyc", ".pyo"))
 
 
-def keep(prefix: str) -> dict[str, str]:
-    """Scan an environment that was just built, and keep the list of its files.
+def keep(prefix: str, tree: Tree) -> dict[str, str]:
+    """Keep the list of the files of an environment that was just built.
 
     Gives what the marker shall hold: the tree hash and the digest of the list.
     """
-    tree = scan(prefix)
     rows = {path: [kind, content] for path, (kind, content, _normal, _size) in tree.items()}
-    data = canonical.encode({"format": FORMAT, "files": rows})
+    data = _encoded({"format": FORMAT, "files": rows})
     place = list_of(prefix)
     os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
     files.replace(place, data, durable=False)
@@ -145,22 +151,37 @@ def kept(prefix: str, expected: str) -> dict[str, tuple[str, str]] | None:
     return {path: (kind, content) for path, (kind, content) in rows.items()}
 
 
-def _entries(folder: str, base: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    with os.scandir(folder) as found:
-        entries = list(found)
-    for entry in entries:
-        path = base + entry.name
-        if entry.is_dir(follow_symlinks=False):
-            yield from _entries(entry.path, f"{path}/")
-        elif path != MARKER:
-            yield path, entry
+def _entries(prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    folders = [(prefix, "")]
+    while folders:
+        folder, base = folders.pop()
+        with os.scandir(folder) as found:
+            for entry in found:
+                path = base + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((entry.path, f"{path}/"))
+                elif path != MARKER:
+                    yield path, entry
+
+
+def _encoded(value: object) -> bytes:
+    """Encode as `canonical` does, in a tenth of its time."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def _inode(status: os.stat_result) -> Inode:
+    return status.st_dev & files.NUMBER, status.st_ino & files.NUMBER
+
+
+def _kind(status: os.stat_result) -> str:
+    return "exec" if status.st_mode & 0o100 else "file"
 
 
 def _read(path: str, places: tuple[bytes, ...]) -> Seen:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         status = os.fstat(fd)
-        kind = "exec" if status.st_mode & 0o100 else "file"
+        kind = _kind(status)
         if status.st_size <= SMALL:
             content, normal = _digests(b"".join(files.chunks(fd)), places)
         else:

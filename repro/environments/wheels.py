@@ -69,14 +69,14 @@ def _tags(interpreter: Interpreter) -> Iterator[tags.Tag]:
 
 
 def _platforms(platform: str) -> Iterator[str]:
-    """Give the platform tags that fit, the newest first."""
+    """Give the platform tags that fit: the plain one, made for the machine, then the newest."""
     system, _, machine = platform.partition("-")
+    if system == "macosx":
+        yield from tags.mac_platforms(MACOS, machine.rpartition("-")[2])
+        return
+    yield platform.replace("-", "_").replace(".", "_")
     if system == "linux":
         for minor in range(GLIBC, OLDEST_GLIBC.get(machine, 17) - 1, -1):
             yield f"manylinux_2_{minor}_{machine}"
             if minor in LEGACY:
                 yield f"{LEGACY[minor]}_{machine}"
-    if system == "macosx":
-        yield from tags.mac_platforms(MACOS, machine.rpartition("-")[2])
-    else:
-        yield platform.replace("-", "_").replace(".", "_")

@@ -20,7 +20,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 from repro import digest
-from repro.environments import downloads, urls
+from repro.environments import downloads, states, urls
 from repro.environments.placing import PLACEHOLDER, Placing
 from repro.environments.unpacking import Tree, settle, unpack
 from repro.system import files
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from repro.environments.interpreters import Python
+    from repro.environments.states import Inode
     from repro.environments.tools import Session
     from repro.lock import Artifact
 
@@ -55,9 +56,10 @@ class WheelStore:
 
     def install(
         self, artifacts: Iterable[Artifact], prefix: str, python: Python, session: Session
-    ) -> None:
+    ) -> dict[Inode, str]:
         """Put wheels into the virtual environment at `prefix`, which is one of `python`.
 
+        Gives the digests of all files that were linked, by device and inode: they need not be read.
         Raises EnvironmentFailed for other bytes than the locked ones, Unreachable, and OSError.
         """
         chosen = sorted(artifacts, key=lambda a: a.name)
@@ -73,6 +75,7 @@ class WheelStore:
         placing = Placing(prefix, python.identity)
         for one in made:  # one after the other: of two files in one place, the last counts
             self._place(one, placing, session)
+        return {inode: found for one in made for inode, found in one.placed}
 
     def _ensure(self, one: _Unpacked, session: Session) -> None:
         with _held(one.lock()):
@@ -114,6 +117,7 @@ class _Unpacked:
         self.folder = os.path.join(home, "wheels", artifact.digest)
         self.wheel = os.path.join(self.folder, "wheel")
         self.tree = os.path.join(self.folder, python.identity.abi)
+        self.placed: list[tuple[Inode, str]] = []
         self._manifest = f"{self.tree}.json"
         self._python = python
         self._home = home
@@ -154,6 +158,7 @@ class _Unpacked:
         known = self._known()
         if not known:
             raise Damaged
+        self._check(known)
         paths = placing.begin(self.artifact, known["described"])
         for entry in known["files"]:
             source = f"{self.tree}/{entry[0]}"
@@ -165,23 +170,34 @@ class _Unpacked:
             else:
                 entry[4] = self._linked(source, entry, paths.target(entry[0], entry[1], entry[2]))
         paths.close(known["scripts"])
+        self.placed = [((entry[4][0], entry[4][1]), entry[1]) for entry in known["files"]]
         self._write(known)
+
+    def _check(self, known: dict[str, Any]) -> None:
+        """See that all files are what they were; their states are right then. Raises Damaged."""
+        same = known.get("boot") == states.boot() != ""
+        doubtful = []
+        for entry in known["files"]:
+            state = files.state_of(f"{self.tree}/{entry[0]}")
+            if state != entry[4] or not same:
+                doubtful.append((entry, state))
+        found = states.digests([f"{self.tree}/{entry[0]}" for entry, _state in doubtful])
+        for (entry, state), content in zip(doubtful, found, strict=True):
+            if content != entry[1]:
+                raise Damaged
+            path, known_state = f"{self.tree}/{entry[0]}", entry[4]
+            entry[4] = state
+            if state[3::2] != known_state[3::2]:  # its time and mode
+                settle(path, executable=entry[3])
+                entry[4] = files.state_of(path)
 
     def _linked(self, source: str, entry: list[Any], target: str) -> list[int]:
         """Link one file that is what it was; give its state, which the link has changed."""
-        try:
-            before = files.state(os.lstat(source))
-        except FileNotFoundError:
-            raise Damaged from None
-        if before != entry[4]:
-            if _sha256(source) != entry[1]:
-                raise Damaged
-            settle(source, executable=entry[3])
-            before = files.state(os.lstat(source))
+        before = entry[4]
         if not link(source, target):
             copy(source, target, entry[1], executable=entry[3])
         after = files.state(os.lstat(source))
-        if after[:4] != before[:4]:
+        if after[: states.SAME] != before[: states.SAME]:
             raise Damaged
         return after
 
@@ -211,7 +227,8 @@ class _Unpacked:
         return found if isinstance(found, dict) and found.get("format") == FORMAT else {}
 
     def _write(self, about: dict[str, Any]) -> None:
-        data = json.dumps({**about, "format": FORMAT}, separators=(",", ":")).encode()
+        about = {**about, "format": FORMAT, "boot": states.boot()}
+        data = json.dumps(about, separators=(",", ":")).encode()
         files.replace(self._manifest, data, durable=False)
 
 

@@ -88,11 +88,11 @@ class Daemon:
             )
             for line in told:
                 if "error" in line:
-                    raise _pulling(f"{name}@{pin}", str(line["error"]))
+                    raise _moving(f"{name}@{pin}", str(line["error"]), "fetched")
                 if str(line.get("status", "")).startswith(("Pulling from", "Downloaded")):
                     progress(str(line["status"]))
         except APIError as error:
-            raise _pulling(f"{name}@{pin}", _said(error)) from None
+            raise _moving(f"{name}@{pin}", _said(error), "fetched") from None
 
     def load(self, archive: BinaryIO) -> None:
         """Put the images of an archive into the engine. Raises EnvironmentFailed or NoSpace."""
@@ -159,6 +159,27 @@ class Daemon:
     def tag(self, image: str, repository: str, tag: str) -> None:
         """Give an image a name, which keeps `docker image prune` from it."""
         self._client.api.tag(image, repository, tag, force=True)
+
+    def push(self, repository: str, tag: str, login: Login | None) -> str:
+        """Send an image to its registry; give the digest that it has there.
+
+        Raises Unreachable and EnvironmentFailed.
+        """
+        from docker.errors import APIError
+
+        auth = login.for_engine() if login else None
+        pin = ""
+        try:
+            told = self._client.api.push(
+                repository, tag, stream=True, decode=True, auth_config=auth
+            )
+            for line in told:
+                if "error" in line:
+                    raise _moving(f"{repository}:{tag}", str(line["error"]), "sent")
+                pin = (line.get("aux") or {}).get("Digest") or pin
+        except APIError as error:
+            raise _moving(f"{repository}:{tag}", _said(error), "sent") from None
+        return str(pin)
 
     def remove(self, name: str) -> None:
         """Remove an image, or one of its names, if it is there and nothing needs it."""
@@ -278,13 +299,13 @@ def _failed(message: str, said: str, lines: Iterable[str] = ()) -> EnvironmentFa
     return EnvironmentFailed(message, hints=[*(_line(line) for line in last), _line(said)])
 
 
-def _pulling(name: str, said: str) -> EnvironmentFailed | Unreachable:
-    """Give the error for an image that did not come."""
+def _moving(name: str, said: str, how: str) -> EnvironmentFailed | Unreachable:
+    """Give the error for an image that did not come, or go: it was not fetched or sent."""
     if FOREIGN.search(said):
         return EnvironmentFailed(f"`{name}` is for another platform", hints=[_line(said)])
     if UNSERVED.search(said):
         hints = [_line(said), "try again later"]
-        return Unreachable(f"`{name}` cannot be fetched now", hints=hints)
-    if GONE.search(said) or DENIED.search(said):
+        return Unreachable(f"`{name}` cannot be {how} now", hints=hints)
+    if how == "fetched" and (GONE.search(said) or DENIED.search(said)):
         return Gone(f"`{name}` is not in its registry, or is not shown to us", hints=[_line(said)])
-    return _failed(f"`{name}` cannot be fetched", said)
+    return _failed(f"`{name}` cannot be {how}", said)

@@ -68,11 +68,17 @@ class Folder:
             raise Unfit("what stands there is a link") from None
         raise Unanswered(_words(error), dead=error.errno in ABSENT) from None
 
-    def has(self, kind: str, digests: Iterable[str]) -> set[str]:
+    def has(self, kind: str, digests: Iterable[str]) -> dict[str, int | None]:
         """Look for files."""
         if not os.path.isdir(self.root):
             raise Unanswered("there is no such folder", dead=True)
-        return {name for name in digests if os.path.isfile(self.path(kind, name))}
+        found: dict[str, int | None] = {}
+        for name in digests:
+            try:
+                found[name] = os.lstat(self.path(kind, name)).st_size
+            except OSError as error:
+                self._absent(error)
+        return found
 
     def put(self, kind: str, digest: str, source: Source, *, over: bool = False) -> None:
         """Write a file beside its place, make it durable, and put it there at once."""

@@ -45,7 +45,7 @@ class Fuse:
             self.read_only = self.read_only or error.always
             raise
 
-    def has(self, kind: str, digests: Iterable[str]) -> set[str]:
+    def has(self, kind: str, digests: Iterable[str]) -> dict[str, int | None]:
         """Look, if the remote is still asked."""
         return self._ask(lambda: self.remote.has(kind, digests))
 

@@ -47,13 +47,14 @@ class Http:
         call = self._call("GET", f"{kind}/{digest}", (OK, *GONE), sink=sink)
         return self._transport.call(call).status == OK
 
-    def has(self, kind: str, digests: Iterable[str]) -> set[str]:
+    def has(self, kind: str, digests: Iterable[str]) -> dict[str, int | None]:
         """Ask for each by HEAD."""
-        found = set()
+        found: dict[str, int | None] = {}
         for name in digests:
             call = self._call("HEAD", f"{kind}/{name}", (*STORED, *GONE))
-            if self._transport.call(call).status in STORED:
-                found.add(name)
+            answer = self._transport.call(call)
+            if answer.status in STORED:
+                found[name] = answer.size
         return found
 
     def put(self, kind: str, digest: str, source: Source, *, over: bool = False) -> None:

@@ -81,13 +81,14 @@ class Oci:
     def _get_blob(self, name: str, sink: Sink) -> bool:
         return self._ask("GET", f"blobs/sha256:{name}", (OK, ABSENT), sink=sink).status == OK
 
-    def has(self, kind: str, digests: Iterable[str]) -> set[str]:
+    def has(self, kind: str, digests: Iterable[str]) -> dict[str, int | None]:
         """Ask for each by HEAD."""
-        found = set()
+        found: dict[str, int | None] = {}
         for name in digests:
             path = f"blobs/sha256:{name}" if kind == CAS else f"manifests/{TAG}{name}"
-            if self._ask("HEAD", path, (OK, ABSENT), headers=_accepting()).status == OK:
-                found.add(name)
+            answer = self._ask("HEAD", path, (OK, ABSENT), headers=_accepting())
+            if answer.status == OK:
+                found[name] = answer.size
         return found
 
     def put(self, kind: str, digest: str, source: Source, *, over: bool = False) -> None:

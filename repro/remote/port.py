@@ -63,7 +63,7 @@ class Limits(Value):
     first_pause: float = 0.2
     longest_pause: float = 10.0
     redirects: int = 4
-    threads: int = 8
+    threads: int = 16
     part: int = 16 << 20
 
 
@@ -97,8 +97,8 @@ if TYPE_CHECKING:
         def put(self, kind: str, digest: str, source: Source, *, over: bool = False) -> None:
             """Store bytes, whole or not at all. What is there may stay, except with `over`."""
 
-        def has(self, kind: str, digests: Iterable[str]) -> set[str]:
-            """Say which of `digests` are there."""
+        def has(self, kind: str, digests: Iterable[str]) -> dict[str, int | None]:
+            """Say which of `digests` are there, with their sizes where the remote tells them."""
 
         def keys(self) -> Iterable[str]:
             """List the keys of all results. Raises Denied where the remote cannot list."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from repro import digest
 from repro.remote import envelope, validation
 from repro.remote.arrival import Arrival
@@ -49,14 +51,14 @@ class Incoming:
         store: tuple[Home, Results, Memos],
         crew: Crew,
         damage: Damage,
-        is_trusted: Callable[[bytes, bytes], bool],
+        check: Callable[[bytes, bytes], None],
     ) -> None:
-        """Bring from `remote` into the store; `is_trusted` judges a record and its signature."""
+        """Bring from `remote` into the store; `check` raises for a record that is not trusted."""
         self.remote = remote
         self.home, self.results, self.memos = store
         self.crew = crew
         self.damage = damage
-        self.is_trusted = is_trusted
+        self.check = check
 
     def bring(self, keys: Iterable[str], tell: Callable[[str], None], *, own: bool) -> Brought:
         """Bring results with all that they name.
@@ -89,8 +91,9 @@ class Incoming:
     def _judged(self, key: str, data: bytes) -> Result:
         record, signature = envelope.decode(data)
         result = validation.result_of(key, record, self.home.scratch())
-        if len(signature) > LARGEST_SIGNATURE or not self.is_trusted(record, signature):
-            raise Unfit(f"the result {key[:12]} is refused: no key that counts has signed it")
+        if len(signature) > LARGEST_SIGNATURE:
+            raise Unfit(f"the result {key[:12]} is refused: its signature is none")
+        self.check(record, signature)
         if signature:
             text = signature.decode("ascii", "replace")
             self.memos.put("signature", digest.of_bytes(record), text)
@@ -153,7 +156,7 @@ class _Delivery:
         """Say whether a blob is in the store; lists and logs are read, since we read them next."""
         name, size, _most = want
         if size is not None:
-            return self.blobs.has(name)
+            return self.blobs.has(name) and os.stat(self.blobs.path(name)).st_size == size
         try:
             self.blobs.get(name)
         except BlobMissing:

@@ -58,13 +58,13 @@ class S3:
         answer = self._ask("GET", self._object(kind, digest), good=(OK, *ABSENT), sink=sink)
         return answer.status == OK
 
-    def has(self, kind: str, digests: Iterable[str]) -> set[str]:
+    def has(self, kind: str, digests: Iterable[str]) -> dict[str, int | None]:
         """Ask for each by HEAD."""
-        found = set()
+        found: dict[str, int | None] = {}
         for name in digests:
             answer = self._ask("HEAD", self._object(kind, name), good=(OK, *ABSENT))
             if answer.status == OK:
-                found.add(name)
+                found[name] = answer.size
         return found
 
     def put(self, kind: str, digest: str, source: Source, *, over: bool = False) -> None:

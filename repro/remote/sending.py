@@ -72,7 +72,7 @@ class Outgoing:
         """Send results with all that they name, as far as the remote lacks it.
 
         A result that the remote has is left alone, except with `thorough`, which looks for each
-        of its blobs and puts the record again.
+        of its blobs.
         """
         return _Dispatch(self).send(list(keys), thorough=thorough)
 
@@ -120,11 +120,14 @@ class Outgoing:
         return File(self.blobs.path(name), size)
 
     def post(self, parcel: Parcel) -> None:
-        """Send the record of a result, all of whose blobs are there."""
+        """Send the record of a result, all of whose blobs are there; a good one there stays."""
+        over = self.damage.has(AC, parcel.key)
+        if not over and self.remote.has(AC, [parcel.key]):
+            return
         kept = self.memos.get("signature", digest.of_bytes(parcel.record))
         signature = kept.encode() if isinstance(kept, str) else self.sign(parcel.record)
         data = envelope.encode(parcel.record, signature, parcel.blobs)
-        self.remote.put(AC, parcel.key, Bytes(data), over=self.damage.has(AC, parcel.key))
+        self.remote.put(AC, parcel.key, Bytes(data), over=over)
         self.damage.mended(AC, parcel.key)
 
 
@@ -135,6 +138,7 @@ class _Dispatch:
         self.outgoing = outgoing
         self.failed: dict[str, Exception] = {}
         self.lost: dict[str, Exception] = {}
+        self.sizes: Mapping[str, int] = {}
         self.blobs = 0
         self.bytes = 0
 
@@ -142,7 +146,7 @@ class _Dispatch:
         present = set() if thorough else self._present(keys)
         left = [key for key in keys if key not in present and key not in self.failed]
         parcels, gone = self._packed(left)
-        self._upload({name for parcel in parcels for name in parcel.blobs})
+        self._upload({n: size for parcel in parcels for n, size in parcel.blobs.items()})
         whole = [parcel for parcel in parcels if self._is_whole(parcel)]
         for parcel, outcome in self._each(self.outgoing.post, whole):
             if outcome is not None:
@@ -157,7 +161,7 @@ class _Dispatch:
         )
 
     def _present(self, keys: list[str]) -> set[str]:
-        def look(part: list[str]) -> set[str]:
+        def look(part: list[str]) -> dict[str, int | None]:
             return self.outgoing.remote.has(AC, part)
 
         found: set[str] = set()
@@ -165,7 +169,7 @@ class _Dispatch:
             if isinstance(outcome, Exception):
                 self.failed |= dict.fromkeys(part, outcome)
             else:
-                found |= outcome
+                found |= outcome.keys()
         return {key for key in found if not self.outgoing.damage.has(AC, key)}
 
     def _packed(self, keys: list[str]) -> tuple[list[Parcel], list[str]]:
@@ -182,8 +186,9 @@ class _Dispatch:
                 parcels.append(parcel)
         return parcels, gone
 
-    def _upload(self, names: set[str]) -> None:
-        fresh = sorted(names - self.outgoing.known)
+    def _upload(self, sizes: Mapping[str, int]) -> None:
+        self.sizes = sizes
+        fresh = sorted(sizes.keys() - self.outgoing.known)
         for part, outcome in self._each(self._part, self._sliced(fresh)):
             if isinstance(outcome, Exception):
                 self.lost |= dict.fromkeys(part, outcome)
@@ -195,14 +200,15 @@ class _Dispatch:
             self.bytes += size
 
     def _part(self, names: list[str]) -> tuple[dict[str, Exception], int, int]:
-        """Ask which of some blobs are there, and send the others."""
+        """Ask which of some blobs are there, and send those that are not, or not whole."""
         outgoing = self.outgoing
         doubtful = {name for name in names if outgoing.damage.has(CAS, name)}
         there = outgoing.remote.has(CAS, [name for name in names if name not in doubtful])
+        doubtful |= {n for n, size in there.items() if size not in (None, self.sizes[n])}
         lost: dict[str, Exception] = {}
         blobs, size = 0, 0
         for name in names:
-            if name in there:
+            if name in there and name not in doubtful:
                 continue
             try:
                 size += outgoing.upload(name, over=name in doubtful)

@@ -101,7 +101,7 @@ class Sharing:
             (self.home, self.results, memos),
             Crew(limits.threads, limits.stall),
             damage,
-            (lambda _r, _s: True) if policy.trust == "any" else signing.is_trusted,
+            signing.check if policy.trust == "keys" else lambda _record, _signature: None,
         )
         self._outgoing = Outgoing(
             self.remote,
@@ -170,24 +170,24 @@ class Sharing:
 
     def _work(self) -> None:
         """Send what is offered, and once what earlier runs left."""
-        key = self._queue.get()
-        self._send_quietly([key])
-        if self.outbox.lock.take(wait=False):
-            try:
-                self._send_quietly([k for k in self.outbox.waiting() if k != key])
-            finally:
-                self.outbox.lock.free()
-        while key := self._queue.get():
+        try:
+            key = self._queue.get()
             self._send_quietly([key])
+            if self.outbox.lock.take(wait=False):
+                try:
+                    self._send_quietly([k for k in self.outbox.waiting() if k != key])
+                finally:
+                    self.outbox.lock.free()
+            while key := self._queue.get():
+                self._send_quietly([key])
+        except Exception as error:  # noqa: BLE001  (nobody sees a traceback here: `close` tells)
+            self._problems.put(error)
 
     def _send_quietly(self, keys: list[str]) -> None:
-        try:
-            for at in range(0, len(keys), BATCH):
-                sent = self._send(keys[at : at + BATCH], thorough=True)
-                for problem in sent.failed.values():
-                    self._problems.put(problem)
-        except TROUBLE as error:
-            self._problems.put(error)
+        for at in range(0, len(keys), BATCH):
+            sent = self._send(keys[at : at + BATCH], thorough=True)
+            for problem in sent.failed.values():
+                self._problems.put(problem)
 
     def _send(self, keys: list[str], *, thorough: bool) -> Sent:
         sent = self._outgoing.send(keys, thorough=thorough)
@@ -226,6 +226,8 @@ class Sharing:
                 bytes=sent.bytes,
             )
             self._report(sent.failed, f"pushed {total.results} of {len(chosen)} results")
+            if self.remote.read_only:
+                raise self._unreachable("it takes no uploads")
         return total
 
     def pull(self, keys: Iterable[str] | None = None) -> Transferred:
@@ -273,8 +275,6 @@ class Sharing:
             self._warn(problem)
         if self.remote.blown:
             raise self._unreachable(self.remote.blown)
-        if self.remote.read_only:
-            raise self._unreachable("takes no uploads")
         self._tell(text)
 
     def _unreachable(self, reason: str) -> Unreachable:
@@ -292,9 +292,10 @@ class Sharing:
         """Warn of a problem, of each kind once, and not of very many."""
         if isinstance(problem, Unanswered) and problem.dead:
             self.remote.blow(str(problem))
-        if self._is_reason(self.remote.blown or str(problem)):
+        text = str(problem) if isinstance(problem, TROUBLE) else repr(problem)
+        if self._is_reason(self.remote.blown or text):
             after = ": it is not asked again" if self.remote.blown else ""
-            self._emit(Warned(text=f"remote cache `{self.remote.name}`: {problem}{after}"))
+            self._emit(Warned(text=f"remote cache `{self.remote.name}`: {text}{after}"))
 
     def _is_reason(self, text: str) -> bool:
         """Say whether this was not said yet, and may be."""
@@ -304,9 +305,7 @@ class Sharing:
         return True
 
 
-def connect(
-    owner: Owner, url: str = "", *, limits: Limits | None = None, policy: Policy | None = None
-) -> Sharing | None:
+def connect(owner: Owner, url: str = "", *, limits: Limits | None = None) -> Sharing | None:
     """Give what shares the store of `owner` through `url`, else through what REPRO_REMOTE names.
 
     None where neither names a remote. Nothing is asked yet. Raises UsageError for a URL that is
@@ -316,9 +315,7 @@ def connect(
     text = url or environ.get(URL, "")
     if not text:
         return None
-    chosen = policy or Policy(
-        mode=_setting(environ, MODE, MODES), trust=_setting(environ, TRUST, TRUSTS)
-    )
+    chosen = Policy(mode=_setting(environ, MODE, MODES), trust=_setting(environ, TRUST, TRUSTS))
     home = Home(owner.home.root)
     signing = Signing(environ, home, Memos(home))
     if chosen.trust == "keys" and not signing.signers:

@@ -12,7 +12,7 @@ import time
 
 from repro import digest
 from repro.errors import UsageError
-from repro.remote.port import Unfit
+from repro.remote.port import Denied, Unfit
 from repro.system import files
 
 TYPE_CHECKING = False
@@ -42,13 +42,22 @@ class Signing:
         self._environ = {name: environ[name] for name in PASSED if name in environ}
 
     def sign(self, record: bytes) -> bytes:
-        """Give the signature of a record; nothing without a key. Raises Unfit if it fails."""
+        """Give the signature of a record; nothing without a key. Raises Denied if it fails."""
         if not self.key:
             return b""
         found = self._run("sign", "-q", "-f", self.key, "-n", NAMESPACE, data=record)
         if found is None:
-            raise Unfit(f"the result cannot be signed with `{self.key}`")
+            raise Denied(f"the result cannot be signed with `{self.key}`")
         return found
+
+    def check(self, record: bytes, signature: bytes) -> None:
+        """Raise Unfit for a record that nobody who counts has signed.
+
+        Without a key of our own it is Denied: we could not put a better one in its place.
+        """
+        if not self.is_trusted(record, signature):
+            refusal = Unfit if self.key else Denied
+            raise refusal("a result is refused: nobody who counts has signed it")
 
     def is_trusted(self, record: bytes, signature: bytes) -> bool:
         """Say whether a signer who counts has signed a record."""
@@ -94,7 +103,7 @@ class Signing:
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired):
-            raise Unfit("`ssh-keygen` cannot be run, or does not answer") from None
+            raise Denied("`ssh-keygen` cannot be run, or does not answer") from None
         return done.stdout if done.returncode == 0 else None
 
 

@@ -49,6 +49,12 @@ class Answer(Value):
     headers: Mapping[str, str]
     body: bytes = b""
 
+    @property
+    def size(self) -> int | None:
+        """Give the size that was announced."""
+        text = self.headers.get("content-length", "")
+        return int(text) if text.isascii() and text.isdecimal() else None
+
 
 class Call(Value):
     """One request. `good` are the statuses that are an answer; others raise.

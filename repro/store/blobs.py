@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from repro.store.home import Home
 
 
+COLLECTION = "blobs"
+"""Held by who removes blobs; shared, for a moment, by who is about to rely on one."""
+
+UNREADABLE = (*files.DAMAGED, errno.ELOOP, errno.EISDIR)
+
+
 class BlobMissing(ReproError):
     """A blob that a result names is not there, or its bytes are wrong; never shown to a user."""
 
@@ -45,10 +51,38 @@ class Blobs:
         """Say whether a blob is there; its bytes are checked when they are read."""
         return os.path.exists(self.path(name))
 
+    def keeps(self, name: str) -> bool:
+        """Say whether the right bytes of a blob are there, and keep them as if they were put now.
+
+        A collection that is under way does not take them any more. Corrupt ones are set aside.
+        """
+        path = self.path(name)
+        if not os.path.exists(path):
+            return False
+        with self.home.lock(COLLECTION, shared=True):
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                return False
+            except PermissionError:
+                pass  # it belongs to another user of the store
+        self._unsynced.add(os.path.dirname(path))
+        return self.is_sound(name)
+
+    def is_sound(self, name: str) -> bool:
+        """Say whether a blob is there with the right bytes; a corrupt one is set aside."""
+        try:
+            found = digest_at(self.path(name))
+        except FileNotFoundError:
+            return False
+        if found != name:
+            self.set_aside(name)
+        return found == name
+
     def put(self, data: bytes) -> str:
         """Keep `data` and give its name."""
         name = digest.of_bytes(data)
-        if not self.has(name):
+        if not self.keeps(name):
             with _Half(self.home) as half:
                 files.write_all(half.fd, data)
                 self._publish(half, name)
@@ -71,7 +105,7 @@ class Blobs:
                 if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                     raise SourceUnusable(f"`{path}` changed while it was read")
                 name = hasher.hexdigest()
-                if not self.has(name):
+                if not self.keeps(name):
                     self._publish(half, name)
             return name, before.st_size
         finally:
@@ -79,7 +113,12 @@ class Blobs:
 
     def get(self, name: str) -> bytes:
         """Give the bytes of a blob. Raises BlobMissing; a corrupt blob is set aside."""
-        data = files.read(self.path(name))
+        try:
+            data = files.read(self.path(name))
+        except OSError as error:
+            if error.errno not in files.DAMAGED:
+                raise
+            raise self.set_aside(name) from None
         if data is None:
             raise BlobMissing(name)
         if digest.of_bytes(data) != name:
@@ -97,12 +136,14 @@ class Blobs:
             raise BlobMissing(name) from None
         try:
             fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            right = False
             try:
-                right = self._copy(source, fd) == name
+                right = self._copy(source, fd, name) == name
             finally:
                 os.close(fd)
+                if not right:
+                    files.unlink(target)
             if not right:
-                os.unlink(target)
                 raise self.set_aside(name)
         finally:
             os.close(source)
@@ -120,22 +161,33 @@ class Blobs:
             elif entry.kind != "dir":
                 self.copy(entry.content, target, 0o755 if entry.kind == "exec" else 0o644)
 
-    @staticmethod
-    def _copy(source: int, target: int) -> str:
+    def _copy(self, source: int, target: int, name: str) -> str:
         shared = files.clone(source, target)
         hasher = digest.stream()
-        for piece in files.chunks(source):
+        for piece in self._pieces(source, name):
             hasher.update(piece)
             if not shared:
                 files.write_all(target, piece)
         return hasher.hexdigest()
 
+    def _pieces(self, source: int, name: str) -> Iterator[bytes]:
+        """Read an open blob; what the disk cannot give is as corrupt as what is wrong."""
+        try:
+            yield from files.chunks(source)
+        except OSError as error:
+            if error.errno not in files.DAMAGED:
+                raise
+            raise self.set_aside(name) from None
+
     def set_aside(self, name: str) -> BlobMissing:
         """Move a corrupt blob into quarantine, so that it is never served again."""
+        path = self.path(name)
+        aside = self.home.path("quarantine", f"{name}.{os.urandom(4).hex()}")
         try:
-            os.rename(
-                self.path(name), self.home.path("quarantine", f"{name}.{os.urandom(4).hex()}")
-            )
+            os.rename(path, aside)
+            if digest_at(aside) == name:  # another process has put it right meanwhile
+                os.link(aside, path)
+                os.unlink(aside)
         except OSError:
             pass  # gone already, or a read-only store: it will be checked again next time
         return BlobMissing(name, corrupt=True)
@@ -150,8 +202,10 @@ class Blobs:
         """Give every blob with its size."""
         root = self.home.path("cas")
         for head in sorted(os.listdir(root)):
-            for entry in os.scandir(os.path.join(root, head)):
-                yield head + entry.name, entry.stat(follow_symlinks=False).st_size
+            for tail in sorted(os.listdir(os.path.join(root, head))):
+                state = files.state_of(os.path.join(root, head, tail))
+                if state:
+                    yield head + tail, state[2]
 
     def _publish(self, half: _Half, name: str) -> None:
         os.fchmod(half.fd, 0o444)
@@ -175,6 +229,24 @@ class Blobs:
                 os.rename(half.path, target)
                 break
         self._unsynced.add(folder)
+
+
+def digest_at(path: str) -> str:
+    """Give the digest of what is at `path`; nothing where that cannot be read as a file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno in UNREADABLE:
+            return ""
+        raise
+    try:
+        return digest.of_chunks(files.chunks(fd))
+    except OSError as error:
+        if error.errno in UNREADABLE:
+            return ""
+        raise
+    finally:
+        os.close(fd)
 
 
 class _Half:

@@ -62,7 +62,8 @@ class History:
     def spool(self, record: RunRecord) -> bool:
         """Remember a settled run with one appended line; say whether that was possible."""
         body = canonical.encode(plain(record))
-        line = digest.of_bytes(body)[:16].encode() + b" " + body + b"\n"
+        # the line break in front ends what another process could not write to its end
+        line = b"\n" + digest.of_bytes(body)[:16].encode() + b" " + body + b"\n"
         path = os.path.join(self.root, "spool")
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
@@ -72,12 +73,12 @@ class History:
                 os.makedirs(self.root, mode=0o700, exist_ok=True)
                 fd = os.open(path, flags, 0o600)
             try:
-                os.write(fd, line)  # one write of an append-only file: lines never mix
+                # one write of an append-only file: lines never mix
+                return os.write(fd, line) == len(line)
             finally:
                 os.close(fd)
         except OSError:
             return False
-        return True
 
     # -- writing
 
@@ -156,37 +157,52 @@ class History:
     # -- the database
 
     def _select(self, where: str, values: tuple[object, ...], limit: int) -> list[RunRecord]:
+        import sqlite3
+
         database = self._open()
-        self._drain(database)
         query = f"SELECT document FROM runs WHERE {where} ORDER BY started_ns DESC"  # noqa: S608  (`where` is ours)
-        rows = database.execute(query + (f" LIMIT {limit}" if limit else ""), values)
-        return [self._settled(of_plain(canonical.decode(row[0]))) for row in rows]
+        query += f" LIMIT {limit}" if limit else ""
+        try:
+            self._drain(database)
+            rows = database.execute(query, values).fetchall()
+            return [self._settled(of_plain(canonical.decode(row[0]))) for row in rows]
+        except sqlite3.OperationalError as error:
+            raise self._explained(error) from None
 
     def _settled(self, record: RunRecord) -> RunRecord:
         """Settle a run whose owner is gone."""
         if record.status != RUNNING:
             return record
         path = os.path.join(self.root, "leases", record.run_id)
-        lease = files.Lock(path)
-        if os.path.exists(path):
-            if not lease.take(wait=False):
-                return record
-            lease.free()
-            files.unlink(path)
-        settled = replace(
-            record, status=KILLED, cause="lost", error=LOST, ended_ns=record.started_ns
-        )
-        self.put(settled)
-        return settled
+        if files.is_held(path):
+            return record
+        database = self._open()
+        query = "SELECT document FROM runs WHERE run_id = ?"
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            # looked at again: the owner may have settled it since, and gone after that
+            (found,) = database.execute(query, (record.run_id,)).fetchone()
+            record = of_plain(canonical.decode(found))
+            if record.status == RUNNING:
+                record = replace(
+                    record, status=KILLED, cause="lost", error=LOST, ended_ns=record.started_ns
+                )
+                self._insert(database, record)
+        files.unlink(path)
+        return record
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
+            import sqlite3
+
             try:
                 os.makedirs(self.root, mode=0o700, exist_ok=True)
                 self._database = self._connect()
+                self._drain(self._database)
             except OSError as error:
                 raise files.explained(error, f"opening the history in `{self.root}`") from None
-            self._drain(self._database)
+            except sqlite3.OperationalError as error:
+                raise self._explained(error) from None
         return self._database
 
     def _connect(self) -> sqlite3.Connection:

@@ -89,9 +89,8 @@ class Home:
 
     def _make(self) -> None:
         try:
-            os.makedirs(self.root, mode=0o700, exist_ok=True)
-            for folder in FOLDERS:
-                os.makedirs(self.path(folder), mode=0o700, exist_ok=True)
+            for folder in ("", *FOLDERS):
+                files.make_folder(os.path.abspath(self.path(folder)))
             files.replace(self.path("FORMAT"), f"repro-store {FORMAT}\n".encode())
         except OSError as error:
             raise files.explained(error, f"making the store `{self.root}`") from None
@@ -119,16 +118,27 @@ class Home:
 
     def abandoned(self) -> list[str]:
         """List the private folders whose processes are gone."""
-        found = []
-        for name in sorted(os.listdir(self.path("tmp"))):
-            lease = files.Lock(self.path("leases", f"tmp-{name}"))
-            if self.path("tmp", name) == self._scratch:
-                continue
-            if lease.take(wait=False):
-                lease.free()
-                found.append(self.path("tmp", name))
-        return found
+        places = [self.path("tmp", name) for name in sorted(os.listdir(self.path("tmp")))]
+        return [p for p in places if p != self._scratch and not files.is_held(_lease_of(self, p))]
+
+    def since(self, now_ns: int) -> int:
+        """Give the time at which the oldest of the other processes began that now write here.
+
+        Without any, it is `now_ns`. What was made or used later may be theirs.
+        """
+        own = self._lease.path if self._lease else ""
+        oldest = now_ns
+        for name in os.listdir(self.path("leases")):
+            path = self.path("leases", name)
+            if path != own and files.is_held(path):
+                state = files.state_of(path)
+                oldest = min(oldest, state[3] if state else oldest)
+        return oldest
 
     def lock(self, name: str, *, shared: bool = False) -> files.Lock:
         """Give the lock of that name."""
         return files.Lock(self.path("locks", name), shared=shared)
+
+
+def _lease_of(home: Home, folder: str) -> str:
+    return home.path("leases", f"tmp-{os.path.basename(folder)}")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from repro import canonical, value
 from repro.lock import CLASSES, EnvironmentLock
+from repro.store.sealed import seal, unseal
 from repro.system import files
 
 TYPE_CHECKING = False
@@ -36,16 +35,16 @@ class Locks:
         self._write(f"environment-{lock.digest}", lock)
 
     def _read(self, name: str) -> EnvironmentLock | None:
-        data = files.read(self.home.path("lockfiles", name))
-        if data is None:
+        body = unseal(files.read(self.home.path("lockfiles", name)))
+        if body is None:
             return None
         try:
-            lock = value.load(canonical.decode(data), CLASSES)
+            lock = value.load(canonical.decode(body), CLASSES)
         except (canonical.NotCanonical, KeyError, TypeError):
             return None
         return lock if isinstance(lock, EnvironmentLock) else None
 
     def _write(self, name: str, lock: EnvironmentLock) -> None:
-        path = self.home.path("lockfiles", name)
-        if not os.path.exists(path) or name.startswith("request-"):
-            files.replace(path, canonical.encode(value.dump(lock)))
+        if name.startswith("request-") or self._read(name) != lock:
+            path = self.home.path("lockfiles", name)
+            files.replace(path, seal(canonical.encode(value.dump(lock))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from repro import canonical, digest
+from repro.store.sealed import seal, unseal
 from repro.system import files
 
 TYPE_CHECKING = False
@@ -27,14 +28,15 @@ class Memos:
     def get(self, kind: str, subject: str) -> Any:
         """Give what is remembered, or None."""
         try:
-            data = files.read(self.path(kind, subject))
-            return None if data is None else canonical.decode(data)
+            body = unseal(files.read(self.path(kind, subject)))
+            return None if body is None else canonical.decode(body)
         except (OSError, canonical.NotCanonical):
             return None
 
     def put(self, kind: str, subject: str, value: Any) -> None:
         """Remember plain data; losing it later costs time and nothing else."""
         try:
-            files.replace(self.path(kind, subject), canonical.encode(value), durable=False)
+            data = seal(canonical.encode(value))
+            files.replace(self.path(kind, subject), data, durable=False)
         except (OSError, canonical.NotCanonical):
             pass

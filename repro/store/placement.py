@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from repro.store.memos import Memos
 
 FOLDER_FACTS = 2
+HALF = "~repro"
+HALF_LENGTH = 19
+HOUR_NS = 3_600_000_000_000
 
 
 class Placed(Value):
@@ -48,6 +51,7 @@ class Placement:
         self.memos = memos
         self.memory: dict[str, Any] = memos.get("placed", root) or {}
         self.noted: set[str] = set()
+        self.tidied: set[str] = set()
         self.guard = RLock()  # steps that run at the same time write into the same folder
 
     def made_by(self, *steps: str) -> Mapping[str, str]:
@@ -125,6 +129,15 @@ class Placement:
             saved=tuple(saved),
         )
 
+    def share(self, entries: Iterable[Entry], step: str) -> None:
+        """Remember that outputs of another step which stand here are those of `step` as well."""
+        with self.guard:
+            for entry in entries:
+                there, state = _seen(os.path.join(self.root, entry.path))
+                if there == (entry.kind, entry.content):
+                    self._note(entry, step, state)
+            self.remember()
+
     def remember(self) -> None:
         """Write the memory, together with what other processes learned meanwhile."""
         with self.home.lock(f"placed-{digest.of_value('repro/placed', self.root)[:16]}"):
@@ -173,7 +186,7 @@ class Placement:
                 files.unlink(target)
             os.makedirs(target, exist_ok=True)
             return
-        half = os.path.join(folder, f".{os.urandom(6).hex()}~repro")
+        half = os.path.join(folder, f".{os.urandom(6).hex()}{HALF}")
         try:
             if entry.kind == "link":
                 os.symlink(entry.content, half)
@@ -204,6 +217,19 @@ class Placement:
                 f"the outputs below `{path}` would be written outside of the project",
                 hints=["a link on the way leads out of it: remove the link"],
             )
+        if place not in self.tidied:
+            self.tidied.add(place)
+            _tidy(place)
+
+
+def _tidy(folder: str) -> None:
+    """Remove what a process that was killed has left half-written in a folder of outputs."""
+    for name in os.listdir(folder):
+        if name.startswith(".") and name.endswith(HALF) and len(name) == HALF_LENGTH:
+            place = os.path.join(folder, name)
+            state = files.state_of(place)
+            if state and state[4] < time.time_ns() - HOUR_NS:
+                files.unlink(place)
 
 
 def _seen(path: str) -> tuple[tuple[str, str] | None, list[int]]:

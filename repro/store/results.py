@@ -6,6 +6,7 @@ import os
 
 from repro import canonical, digest
 from repro.step import key_of_parts
+from repro.store.sealed import seal, unseal
 from repro.system import files
 from repro.value import Value
 
@@ -25,7 +26,8 @@ class Result(Value):
     `parts` are the key parts. `outputs`, `artifacts` and `log` are digests: manifests of the
     files that were made and of those logged through MLflow, and the log. `metrics` are
     (key, value, timestamp_ms, step), values as text. `children` are the runs that the code
-    started below its own, dumped, each with the manifest of its files. Times are in nanoseconds.
+    started below its own, dumped, each with the manifest of its files. `calls` are the steps that
+    it asked for, see `repro.drivers.again`. Times are in nanoseconds.
     `origin` says where the bytes came from: commit, dirty, time, sandbox level. `provenance` is
     the digest of its attestation, an in-toto statement.
     """
@@ -42,6 +44,7 @@ class Result(Value):
     tags: Mapping[str, str] = {}
     datasets: tuple[Any, ...] = ()
     children: tuple[Any, ...] = ()
+    calls: tuple[Any, ...] = ()
     exit_code: int = 0
     ended_ns: int = 0
     wall_ns: int = 0
@@ -69,11 +72,13 @@ class Results:
         The file carries a digest of itself, and its parts must give its key: bits that rotted
         and results that were moved are misses.
         """
-        data = files.read(self.path(key))
-        if data is None:
-            return None
-        body, _, check = data.rstrip(b"\n").rpartition(b"\n")
-        if digest.of_bytes(body) != check.decode("ascii", "replace"):
+        try:
+            body = unseal(files.read(self.path(key)))
+        except OSError as error:
+            if error.errno in files.DAMAGED:
+                return None
+            raise
+        if body is None:
             return None
         try:
             plain = canonical.decode(body)
@@ -82,8 +87,9 @@ class Results:
             plain["metrics"] = tuple(tuple(metric) for metric in plain["metrics"])
             plain["children"] = tuple(plain["children"])
             plain["datasets"] = tuple(plain["datasets"])
+            plain["calls"] = tuple(plain.get("calls", ()))
             return Result(**plain)
-        except (canonical.NotCanonical, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def put(self, result: Result) -> None:
@@ -94,8 +100,8 @@ class Results:
         plain = {name: getattr(result, name) for name in result.__fields__}
         body = canonical.encode({"schema": SCHEMA, **plain})
         path = self.path(result.key)
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        files.replace(path, body + b"\n" + digest.of_bytes(body).encode() + b"\n")
+        files.make_folder(os.path.dirname(path))
+        files.replace(path, seal(body))
 
     def drop(self, key: str) -> None:
         """Remove a result."""
@@ -111,10 +117,16 @@ class Results:
             pass  # a read-only store
         return True
 
+    def used(self, key: str) -> int:
+        """Give the time of the last use of a result in nanoseconds; 0 where there is none."""
+        state = files.state_of(self.path(key))
+        return state[3] if state else 0
+
     def keys(self) -> Iterator[tuple[str, int]]:
         """Give every key with the time of its last use, in nanoseconds."""
         root = self.home.path("ac")
         for head in sorted(os.listdir(root)):
-            for entry in os.scandir(os.path.join(root, head)):
-                if digest.is_digest(head + entry.name):
-                    yield head + entry.name, entry.stat().st_mtime_ns
+            for name in sorted(os.listdir(os.path.join(root, head))):
+                used = self.used(head + name) if digest.is_digest(head + name) else 0
+                if used:
+                    yield head + name, used

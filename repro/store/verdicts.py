@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from repro import canonical, digest
+from repro.store.sealed import seal, unseal
 from repro.system import files
 from repro.value import dump, load
 from repro.verification.verdict import CLASSES, Verdict
@@ -29,7 +30,7 @@ class Verdicts:
         if not digest.is_digest(key):
             return ()
         try:
-            plain = canonical.decode(files.read(self.path(key)) or b"{}")
+            plain = canonical.decode(unseal(files.read(self.path(key))) or b"{}")
             found = load(plain["verdicts"], CLASSES) if plain["format"] == FORMAT else ()
         except (OSError, canonical.NotCanonical, KeyError, TypeError):
             return ()
@@ -43,6 +44,6 @@ class Verdicts:
             with files.Lock(os.path.join(self.root, "verdicts", "lock")):
                 found = (verdict, *self.get(verdict.key))[:KEPT]
                 document = {"format": FORMAT, "verdicts": dump(found)}
-                files.replace(path, canonical.encode(document))
+                files.replace(path, seal(canonical.encode(document)))
         except OSError as error:
             raise files.explained(error, "keeping a verdict") from None

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT)
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+DAMAGED = (errno.EIO, errno.EBADMSG, errno.ESTALE, getattr(errno, "EUCLEAN", errno.EIO))
+"""What a disk or a file system says about a file that it cannot give any more."""
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 FICLONE = 0x40049409
 SECOND_NS = 1_000_000_000
 TICK_NS = 20_000_000
 """Two ticks of the coarsest kernel clock: a file may change again within it, unnoticed."""
+DAY_NS = 86_400 * SECOND_NS
 NUMBER = 2**63 - 1
 """What fits into a memo; some file systems have larger inode numbers, some files later dates."""
 
@@ -125,6 +129,20 @@ def unlink(path: str) -> None:
         pass
 
 
+def make_folder(path: str) -> None:
+    """Make a private folder, with those above it, each of them durable in the one it is in."""
+    if os.path.isdir(path):
+        return
+    above = os.path.dirname(path)
+    make_folder(above)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    sync_folder(above)
+
+
 def sync_folder(path: str) -> None:
     """Make the names in a folder durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -150,10 +168,15 @@ def clone(source: int, target: int) -> bool:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a folder and all below it, also read-only parts; never follows a link."""
+    """Remove a folder and all below it, also read-only parts; never follows a link.
+
+    What another process removes meanwhile is none of our business.
+    """
     import shutil
 
-    def retry(function: object, name: str, _error: object) -> None:
+    def retry(function: object, name: str, error: tuple[object, object, object]) -> None:
+        if isinstance(error[1], FileNotFoundError):
+            return
         os.chmod(os.path.dirname(name), 0o700)
         if os.path.isdir(name) and not os.path.islink(name):
             os.chmod(name, 0o700)
@@ -166,6 +189,30 @@ def remove_tree(path: str) -> None:
         shutil.rmtree(path, onerror=retry)
 
 
+def is_held(path: str) -> bool:
+    """Say whether a process holds the lock at `path`, without taking or making it.
+
+    On a file system without locks nobody can tell: there it counts as held for a day.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        import time
+
+        return time.time_ns() - os.fstat(fd).st_mtime_ns < DAY_NS
+    finally:
+        os.close(fd)
+    return False
+
+
 class Lock:
     """An advisory lock on a file, held while the context lasts or the process lives.
 
@@ -174,32 +221,51 @@ class Lock:
     """
 
     def __init__(self, path: str, *, shared: bool = False) -> None:
-        """Name the lock file; it is made when needed and never removed while in use."""
+        """Name the lock file, which is made when needed. Only who holds it may remove it."""
         self.path = path
         self.kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self.fd = -1
 
     def take(self, *, wait: bool = True) -> bool:
         """Take the lock; without `wait`, say whether that was possible at once."""
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while True:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                taken = self._lock(fd, wait=wait)
+                if not taken or self._is_there(fd):
+                    break
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)  # its last holder has removed it: another one counts now
+        if not taken:
+            os.close(fd)
+            return False
+        self.fd = fd
+        if self.kind == fcntl.LOCK_EX:
+            try:
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"{os.getpid()} {os.uname().nodename}\n".encode(), 0)
+            except OSError:
+                pass  # a full disk: who holds it is told less well, and it is held
+        return True
+
+    def _lock(self, fd: int, *, wait: bool) -> bool:
         try:
             fcntl.flock(fd, self.kind | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            os.close(fd)
             return False
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
-                os.close(fd)
+            if error.errno not in NO_LOCKS:
                 raise
             # a file system without locks: work may be done twice, never wrongly
-        except BaseException:
-            os.close(fd)
-            raise
-        self.fd = fd
-        if self.kind == fcntl.LOCK_EX:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()} {os.uname().nodename}\n".encode(), 0)
         return True
+
+    def _is_there(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), os.stat(self.path))
+        except FileNotFoundError:
+            return False
 
     def holder(self) -> str:
         """Say who holds the lock, as `process 123 on host`."""

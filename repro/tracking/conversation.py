@@ -10,6 +10,8 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from repro.tracking.calling import PREFIX as CALLS
+from repro.tracking.calling import Calling
 from repro.tracking.endpoints import find
 from repro.tracking.ledger import Refused
 from repro.tracking.request import Request
@@ -18,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from repro.ports import Calls
     from repro.tracking.ledger import Ledger
 
 PREFIX = "/api/2.0/mlflow/"
@@ -34,11 +37,12 @@ STATUSES = {"RESOURCE_DOES_NOT_EXIST": 404, "ENDPOINT_NOT_FOUND": 404}
 class Desk:
     """Answers requests one at a time until it is closed; `unknown` holds what it could not."""
 
-    def __init__(self, ledger: Ledger, token: str) -> None:
-        """Write into `ledger` what comes from holders of `token`."""
+    def __init__(self, ledger: Ledger, token: str, calls: Calls | None = None) -> None:
+        """Write into `ledger` what comes from holders of `token`; `calls` runs what they ask."""
         self._ledger = ledger
         self._authorization = f"Bearer {token}".encode()
         self._lock = threading.Lock()
+        self._calling = Calling(calls, ledger, self._lock) if calls else None
         self._connections: set[socket.socket] = set()
         self._closed = False
         self.unknown: dict[str, None] = {}
@@ -71,16 +75,18 @@ class Desk:
     def answer(self, method: str, target: str, body: bytes) -> tuple[int, dict[str, Any]]:
         """Give the HTTP status and the reply for a request of someone who may speak."""
         try:
+            path, fields = _decoded(method, target, body)
+            if self._calling and path.startswith(CALLS):
+                return self._calling.answer(method, path.removeprefix(CALLS), fields)
             with self._lock:
-                return 200, self._reply(method, target, body)
+                return 200, self._reply(method, path, fields)
         except Refused as refusal:
             reply = {"error_code": refusal.code, "message": str(refusal)}
             return STATUSES.get(refusal.code, 400), reply
 
-    def _reply(self, method: str, target: str, body: bytes) -> dict[str, Any]:
+    def _reply(self, method: str, path: str, fields: dict[str, Any]) -> dict[str, Any]:
         if self._closed:
             raise Refused("The step has ended", "INVALID_STATE")
-        path, fields = _decoded(method, target, body)
         endpoint, named = find(method, path.removeprefix(PREFIX))
         if not endpoint or not path.startswith(PREFIX):
             if path not in PROBES and len(self.unknown) < MOST_UNKNOWN:

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from repro.ports import Called
+
 DEFAULT_EXPERIMENT = ("0", "Default")
 LONGEST_KEY = 250
 LONGEST_NAME = 200  # bytes; file systems take 255, and a number may follow
 NAME_TAG = "mlflow.runName"
 PARENT_TAG = "mlflow.parentRunId"
+ENTRY_TAG = "mlflow.project.entryPoint"
 MODELS_TAG = "mlflow.log-model.history"
 NOT_KEPT = (PARENT_TAG, "mlflow.user")
 SOURCE_TAGS = "mlflow.source."
@@ -126,6 +129,7 @@ class Run(Logged):
         self.status = "RUNNING"
         self.started_ms = started_ms
         self.ended_ms = 0
+        self.is_called = False
         self.datasets: list[dict[str, Any]] = []
         self.models_in: list[dict[str, Any]] = []
         self.models_out: list[dict[str, Any]] = []
@@ -272,6 +276,32 @@ class Ledger:
         self.runs[run.run_id] = run
         return run
 
+    def called(self, called: Called) -> Run:
+        """Give the run that another project's step has, which it keeps itself; add it if new."""
+        if called.run_id not in self.runs:
+            tags = {PARENT_TAG: self.main.run_id, ENTRY_TAG: called.entry_point}
+            run = Run(
+                called.run_id,
+                self.main.experiment_id,
+                os.path.join(self._folder, "children", str(len(self.runs))),
+                name=called.name or called.entry_point,
+                tags=tags,
+                started_ms=now_ms(),
+            )
+            run.is_called = True
+            run.parameters.update(called.parameters)
+            self.runs[called.run_id] = run
+        return self.runs[called.run_id]
+
+    def settle(self, called: Called) -> None:
+        """Take over what a run has logged that was called, and how it ended."""
+        run = self.called(called)
+        run.parameters.update(called.parameters)
+        run.tags.update(called.tags)
+        for key, text, at_ms, step in called.metrics:
+            run.add_metric(Metric(key=key, value=float(text), timestamp_ms=at_ms, step=step))
+        run.status, run.ended_ms = called.status, now_ms()
+
     def create_model(self, run_id: str, *, name: str, kind: str) -> Model:
         """Add a model to a run, to the step's own where none is named."""
         run = self.run(run_id) if run_id else self.main
@@ -306,7 +336,8 @@ class Ledger:
         """
         for run in self.runs.values():
             self._gather(run)
-        children = [r for r in self.runs.values() if r is not self.main and not r.deleted]
+        apart = [run for run in self.runs.values() if run is self.main or run.is_called]
+        children = [r for r in self.runs.values() if r not in apart and not r.deleted]
         positions = {run.run_id: number for number, run in enumerate(children)}
         main = self.main
         return Tracked(

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from repro.ports import Tracked
+    from repro.ports import Calls, Tracked
     from repro.tracking.conversation import Desk
 
 HOST = "127.0.0.1"
@@ -44,15 +44,16 @@ def start(
     *,
     inherited_tags: Mapping[str, str],
     no_proxy: str = "",
+    calls: Calls | None = None,
 ) -> Receiver:
     """Begin to listen for the step whose run is `run_id`.
 
     Files that the step logs go below `folder`, which must be writable for it under this very path.
     `inherited_tags` are on the run from the start and not in the result unless they change.
-    `no_proxy` is what the step has in NO_PROXY already.
+    `no_proxy` is what the step has in NO_PROXY already. `calls` runs other projects for its code.
     """
     ledger = Ledger(run_id, experiment_id, experiment_name, folder, inherited_tags)
-    return Receiver(ledger, no_proxy)
+    return Receiver(ledger, no_proxy, calls)
 
 
 class Receiver:
@@ -60,9 +61,10 @@ class Receiver:
 
     variables: Mapping[str, str]
 
-    def __init__(self, ledger: Ledger, no_proxy: str = "") -> None:
+    def __init__(self, ledger: Ledger, no_proxy: str = "", calls: Calls | None = None) -> None:
         """Listen on a port of the system's choice, for holders of a fresh token."""
         self._ledger = ledger
+        self._calls = calls
         self._token = os.urandom(32).hex()
         self._desk: Desk | None = None
         self._closing = False
@@ -74,9 +76,11 @@ class Receiver:
 
     def _variables(self, no_proxy: str) -> Mapping[str, str]:
         direct = ",".join([*(part for part in no_proxy.split(",") if part), HOST, "localhost"])
+        address = f"http://{HOST}:{self._listener.getsockname()[1]}"
         return {
             **QUIET,
-            "MLFLOW_TRACKING_URI": f"http://{HOST}:{self._listener.getsockname()[1]}",
+            **({"REPRO_CALLS": address, "REPRO_CALLS_TOKEN": self._token} if self._calls else {}),
+            "MLFLOW_TRACKING_URI": address,
             "MLFLOW_TRACKING_TOKEN": self._token,
             # a name and a password, even a server's from the caller, would win over the token
             "MLFLOW_TRACKING_USERNAME": "",
@@ -135,7 +139,7 @@ class Receiver:
         from repro.tracking.conversation import Desk
 
         if self._desk is None:
-            self._desk = Desk(self._ledger, self._token)
+            self._desk = Desk(self._ledger, self._token, self._calls)
         if self._closing or threading.active_count() > MOST_CONNECTIONS:
             connection.close()
             return

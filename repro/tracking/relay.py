@@ -26,8 +26,18 @@ if TYPE_CHECKING:
 class Relay:
     """A tracking server for our runs, and the outbox for when it is down."""
 
-    def __init__(self, uri: str, environ: Mapping[str, str], folder: str) -> None:
-        """Name the server and the folder of the outbox. Raises UsageError for a bad address."""
+    def __init__(
+        self,
+        uri: str,
+        environ: Mapping[str, str],
+        folder: str,
+        served: dict[str, str] | None = None,
+    ) -> None:
+        """Name the server and the folder of the outbox. Raises UsageError for a bad address.
+
+        `served` are the ids that runs of ours have there, of those that other relays began too.
+        """
+        self.served = {} if served is None else served
         self.mirror = Mirror(uri, environ=environ)
         self.folder = folder
         self.environ = environ
@@ -49,6 +59,7 @@ class Relay:
             emit(Progress(step=record.entry_point, text=text))
         experiment_id, name = self._experiment(record)
         run_id = self.mirror.begin(self._run(record, experiment_id))
+        self.served[record.run_id] = run_id
         tracking = {
             "server": self.mirror.name,
             "run_id": run_id,
@@ -129,8 +140,7 @@ class Relay:
             experiment_id = "" if name else self.environ.get("MLFLOW_EXPERIMENT_ID", "")
         return self.mirror.experiment(name, experiment_id)
 
-    @staticmethod
-    def _run(record: RunRecord, experiment_id: str) -> dict[str, Any]:
+    def _run(self, record: RunRecord, experiment_id: str) -> dict[str, Any]:
         tags = {
             "repro.key": record.key,
             "repro.cache": "hit" if record.cached else "miss",
@@ -152,7 +162,7 @@ class Relay:
             "commit": record.commit,
             "repository": record.repo_url,
             "branch": record.branch if record.version else "",
-            "parent": record.parent_run,
+            "parent": self.served.get(record.parent_run, record.parent_run),
             "environment": {"python": "virtualenv"}.get(record.environment_kind, ""),
             "backend": record.backend,
             "tags": tags,

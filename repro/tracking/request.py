@@ -72,6 +72,15 @@ class Request:
             message = f"Invalid value for parameter '{name}': expected a number"
             raise Refused(message) from None
 
+    def mapping(self, name: str) -> dict[str, str | None]:
+        """Give texts, or nulls, by name; nothing where it is left out."""
+        value = self._fields.get(name) or {}
+        if not isinstance(value, dict) or not all(
+            text is None or isinstance(text, str) for text in value.values()
+        ):
+            raise Refused(f"Invalid value for parameter '{name}': expected texts by name")
+        return dict(value)
+
     def texts(self, name: str) -> list[str]:
         """Give a list of texts, empty where it is left out."""
         return [Request({"item": item}).text("item") for item in self._list(name)]

@@ -11,9 +11,9 @@ def asked(machine, folder, **options):
     """The facts of a project, as this machine tells them."""
     tree = machine.tree(Request(uri=str(folder), caller="/"), lambda _text: None)
     loaded, paths = machine.load(tree, lambda _event: None)
-    here = auditing.Here(machine, tree, lambda _text: None, **options)
-    installed = options.get("installed", False)
-    return auditing.collect(tree, loaded, paths, here, installed=installed)
+    scope = auditing.Scope(**options)
+    here = auditing.Here(machine, tree, lambda _text: None, scope)
+    return auditing.collect(tree, loaded, paths, here, installed=scope.installed)
 
 
 def found(facts, *codes):

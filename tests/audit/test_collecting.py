@@ -11,8 +11,8 @@ from audit.asking import asked
 from audit.examples import Tree, World, collect
 
 from repro import auditing, locking
-from repro.auditing import advisories
 from repro.audit import verdict
+from repro.auditing import advisories
 from repro.environments.cache import Place
 from repro.errors import ProjectInvalid, UsageError
 from repro.lock import Artifact, EnvironmentLock, Image, Interpreter

@@ -145,6 +145,20 @@ def test_a_step_that_writes_into_its_environment_is_named(opened, virtual, run):
     assert "E05" in skipped(asked(opened, folder))
 
 
+def test_a_lock_that_another_tool_wrote_is_bound_to_this_machine_first(opened, virtual):
+    folder = virtual()
+    path = folder / f"lockfiles/pylock.{here()}.toml"
+    lines = path.read_text().partition("\n[tool.repro]")[0].splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(("environments", "requires-python"))]
+    path.write_text("".join(kept).replace('"repro"', '"another"'))
+    (folder / "MLproject").write_text("python_env: python_env.yaml\n" + STEP)
+    prefix = made(opened, folder)
+    facts = asked(opened, folder, installed=True)
+    assert facts.environments[0].locked[0][1].interpreter.version == ""
+    assert [one.path for one in facts.environments[0].prefixes] == [str(prefix)]
+    assert found(facts, "I", "T", "D", "L") == set()
+
+
 def commit(folder, environ):
     who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
     for words in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", "x"]):
@@ -266,21 +280,26 @@ def test_a_conda_prefix_that_was_just_made(opened, conda):
     assert {one.name: one.text for one in facts.licences}["cfgtool"] == "BSD-3-Clause"
 
 
+def replaced(path):
+    """Put another file in the place of one, which may have hard links elsewhere."""
+    path.unlink()
+    path.write_text("EVIL = 1\n")
+
+
 def test_changes_of_a_conda_prefix_and_of_its_packages(opened, conda):
     folder = conda("python", "tinyml", "cfgtool")
     prefix = made(opened, folder)
     (module_,) = prefix.glob("lib/python3*/site-packages/tinyml/__init__.py")
-    module_.write_text("EVIL = 1\n")
+    replaced(module_)
     (prefix / "bin/cfgtool").unlink()
     store = pathlib.Path(opened.home.root)
     (kept,) = store.glob("pkgs/tinymath-*/site-packages/tinymath/__init__.py")
-    kept.chmod(0o644)
-    kept.write_text("EVIL = 1\n")
+    replaced(kept)
     facts = asked(opened, folder, installed=True)
     names = subjects(facts, "T")
     assert {("T01", "__init__.py"), ("T02", "cfgtool"), ("T05", "__init__.py")} <= names
-    (changed,) = [s for c, s in found(facts, "T05")]
-    assert changed == str(kept.relative_to(store))
+    changed = [s for c, s in found(facts, "T05")]
+    assert changed == [str(kept.relative_to(store))]
 
 
 def test_a_package_that_its_channel_lists_no_more(opened, conda, environ, tmp_path):

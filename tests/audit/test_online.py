@@ -10,6 +10,8 @@ import pytest
 from audit.asking import asked, found, skipped
 from environments.conftest import Wheelhouse, fill
 from environments.served import Index
+from support import docker_engine as engines
+from support import images as little
 from support.fake_registry import FakeRegistry, config, manifest, pin
 
 from repro import digest, locking
@@ -21,6 +23,8 @@ from repro.machine import Machine
 PYTHON = Interpreter(
     implementation="cpython", version="3.11.7", abi="cpython-311", platform="linux-x86_64"
 )
+docker_engine = engines.docker_engine
+images = little.images
 MLPROJECT = "python_env: python_env.yaml\nentry_points:\n  main: {command: python main.py}\n"
 
 
@@ -317,11 +321,9 @@ def test_images_that_the_engine_has_and_has_not(machine, images, environ, projec
     def facts(**more):
         image = Image(reference=f"{images.name}:1", **more)
         locks = (EnvironmentLock(kind="docker", platform="linux-64", image=image),)
-        mlproject = f"docker_env: {{image: '{image.reference}'}}\nentry_points: {{main: {{}}}}\n"
+        mlproject = f"docker_env: {{image: '{image.reference}'}}\nentry_points: {{main: {{command: 'true'}}}}\n"
         text = dockerlock.encode(locks, {}).decode()
-        return asked(
-            machine, project({"MLproject": mlproject, "lockfiles/docker-lock.json": text})
-        )
+        return asked(machine, project({"MLproject": mlproject, "lockfiles/docker-lock.json": text}))
 
     absent = facts(id=identity, manifest=manifest_)
     assert absent.images[0].present is False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 
 import pytest
+from support.docker_engine import docker_engine  # noqa: F401
 
-from repro.errors import Unsupported, UsageError
+from repro.errors import UsageError
 
 STEP = (
     "entry_points: {main: {parameters: {d: {type: path, default: MLproject}}, command: 'true'}}\n"
@@ -37,14 +39,11 @@ def test_a_python_env_is_not_made_with_conda(project, run, machine):
 def test_a_conda_file_gives_its_python_part_when_asked(project, run):
     text = "entry_points: {main: {command: python -c 'pass'}}\n"
     folder = project({"MLproject": text, "conda.yaml": "dependencies: [numpy, pip: []]\n"})
-    for manager in ("", "conda"):
-        with pytest.raises(Unsupported, match="conda environment"):
-            run(folder, env_manager=manager)
     done = run(folder, env_manager="virtualenv")
     assert (done.get_status(), done.record.environment_kind) == ("FINISHED", "python")
 
 
-@pytest.mark.parametrize("option", ["-A", "--docker-args", "--build-image", "--run-id"])
+@pytest.mark.parametrize("option", ["--build-image", "--run-id"])
 def test_options_that_are_not_there(project, repro, option):
     answer = repro("run", project(MLproject=STEP), option, "x")
     assert answer.code == 2
@@ -58,3 +57,61 @@ def test_folders_that_mlflow_is_told_to_use_stay_empty(project, repro, tmp_path)
     answer = repro("run", project(MLproject=text), env={n: str(f) for n, f in folders.items()})
     assert answer.code == 0, answer.err
     assert not any(folder.exists() for folder in folders.values())
+
+
+# -- docker
+
+
+@pytest.fixture
+def in_image(project, run, docker_engine):  # noqa: F811
+    """A project whose steps run in the base image of the tests; more lines of its `docker_env`."""
+    run.environ = {**run.environ, **docker_engine.environ}
+
+    def make(command, *lines):
+        environment = "\n".join(
+            ["docker_env:", f"  image: {docker_engine.tag}", *(f"  {line}" for line in lines)]
+        )
+        text = f"{environment}\nentry_points: {{main: {{outputs: [o], command: '{command}'}}}}\n"
+        return project(MLproject=text)
+
+    return make
+
+
+def test_a_docker_project_runs_in_its_image(in_image, run, docker_engine):  # noqa: F811
+    done = run(in_image("pwd > o; cat MLproject >> o"), env_manager="")
+    assert done.get_status() == "FINISHED", run.printed
+    assert (done.record.backend, done.record.environment_kind) == ("docker", "docker")
+    made = done.blob(done.outputs["o"].sha256).decode()
+    assert made.startswith("/repro/work\ndocker_env:")
+    with contextlib.closing(docker_engine.client()) as client:
+        assert not [c for c in client.containers.list(all=True) if done.run_id in str(c.labels)]
+
+
+def test_a_docker_project_stays_one_with_another_manager(in_image, run):
+    folder = in_image("pwd > o")
+    for manager in ("local", "virtualenv", "conda"):
+        assert run(folder, env_manager=manager).record.environment_kind == "docker"
+
+
+def test_variables_of_an_image_are_copied_or_set(in_image, run):
+    folder = in_image("echo $A $B > o", 'environment: [A, ["B", "two"]]')
+    with pytest.raises(UsageError, match="passes on the variable `A`, which is not set"):
+        run(folder)
+    run.environ = {**run.environ, "A": "one"}
+    done = run(folder)
+    assert done.blob(done.outputs["o"].sha256) == b"one two\n"
+    run.environ = {**run.environ, "A": "three"}
+    assert not run(folder).cached
+
+
+def test_volumes_count_by_their_content(in_image, run, tmp_path):
+    data = tmp_path / "measured"
+    data.mkdir()
+    (data / "x").write_text("1")
+    folder = in_image("cat /data/x > o", f"volumes: [{data}:/data:ro]")
+    assert not run(folder).cached
+    assert run(folder).cached
+    (data / "x").write_text("2")
+    done = run(folder)
+    assert not done.cached
+    assert done.blob(done.outputs["o"].sha256) == b"2"

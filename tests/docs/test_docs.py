@@ -13,7 +13,7 @@ import sys
 import pytest
 from conftest import REPOSITORY, interpreter_variables
 
-from repro import decode, envvars, errors, mlproject, requirements, schemas, shelllint
+from repro import condafile, decode, envvars, errors, mlproject, requirements, schemas, shelllint
 from repro.cli import COMMANDS, parser
 from repro.cli.options import COMMON
 from repro.errors import ProjectInvalid, ReproError
@@ -116,9 +116,11 @@ def test_tests_that_are_named_exist(page):
 
 
 def test_every_page_is_on_the_map():
+    maps = (DOCS / "index.md", REFERENCE / "rules/index.md")
     linked = {
-        (DOCS / target.partition("#")[0]).resolve()
-        for target in LINK.findall(read(DOCS / "index.md"))
+        (page.parent / target.partition("#")[0]).resolve()
+        for page in maps
+        for target in LINK.findall(read(page))
         if "://" not in target
     }
     assert set(DOCS.rglob("*.md")) - linked == {DOCS / "index.md"}
@@ -249,7 +251,7 @@ def test_every_error_is_in_the_reference_with_its_exit_status():
 
 def problem_codes():
     """The codes of problems, as they stand in the modules that find them."""
-    found = set()
+    found = {condafile.CODE}
     for module in (decode, mlproject, requirements):
         for node in ast.walk(ast.parse(read(pathlib.Path(module.__file__)))):
             if isinstance(node, ast.Call):
@@ -290,6 +292,8 @@ def test_an_example_of_a_problem_shows_it(code):
         try:
             found = mlproject.decode("MLproject", reader({**files, "MLproject": body}), SCHEMA)
             problems = found.problems
+            if code == condafile.CODE:  # told when the environment is needed
+                condafile.check(found.project.environment)
         except ProjectInvalid as error:
             problems = error.problems
         mine = [p for p in problems if p.code == code]

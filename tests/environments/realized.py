@@ -54,7 +54,7 @@ class Maker:
         def counted(prefix, _held):
             self.built += 1
             (build or self.install)(prefix, lock)
-            return {"tool": "uv"}
+            return cache.Built(about={"tool": "uv"})
 
         prefix, held = cache.enter(
             self.home, lock, fits=lambda _prefix: True, build=counted, progress=print

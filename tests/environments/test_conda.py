@@ -18,7 +18,7 @@ from support import channel as channels
 from support.channel import Channel, Package, Server, here, populated, pure
 
 from repro import canonical, condafile, value
-from repro.environments import cache
+from repro.environments import cache, states
 from repro.environments.conda import Conda, python_from_channel
 from repro.environments.conda.channels import Channels
 from repro.errors import EnvironmentFailed, ProjectInvalid, Unreachable, Unsupported, UsageError
@@ -718,15 +718,76 @@ def test_an_environment_of_nothing(conda, channel, make):
 # -- files that were changed
 
 
-def test_a_file_changed_in_one_environment_reaches_no_other(conda, channel, make):
+def written_to(path, text="evil = True\n"):
+    """Write in place, as only root can at once; anybody else has to change the mode first."""
+    assert path.stat().st_mode & 0o222 == 0
+    path.chmod(0o644)
+    path.write_text(text)
+
+
+def test_a_file_written_to_in_one_environment_comes_into_no_other(conda, channel, make):
     (one,) = locked(conda, wanting(channel, "tinymath=1.1"))
     (two,) = locked(conda, wanting(channel, "tinymath=1.1", "cfgtool"))
     first = next(pathlib.Path(make(one)).rglob("tinymath/__init__.py"))
-    assert first.stat().st_nlink == 1
     inside = first.relative_to(make(one))
-    with open(first, "a") as file:  # as an editor does that writes in place
-        file.write("evil = True\n")
+    assert first.stat().st_nlink == 2, "one name in the cache, one in the environment"
+    written_to(first)
     assert "evil" not in pathlib.Path(make(two), inside).read_text()
+
+
+def test_an_environment_that_shares_a_file_which_was_written_to_is_made_anew(conda, channel):
+    (one,) = locked(conda, wanting(channel, "tinymath=1.1"))
+    (two,) = locked(conda, wanting(channel, "tinymath=1.1", "cfgtool"))
+    conda.realize(one, silent).release()
+    second = conda.realize(two, silent)
+    second.release()
+    written_to(next(pathlib.Path(second.prefix).rglob("tinymath/__init__.py")))
+    told = []
+    for lock in (one, two):
+        made = conda.realize(lock, told.append)
+        assert (
+            "evil" not in next(pathlib.Path(made.prefix).rglob("tinymath/__init__.py")).read_text()
+        )
+        made.release()
+    assert sum("making a conda environment" in text for text in told) == 2
+
+
+def test_byte_code_is_compiled_once_for_all_environments(conda, channel, make):
+    python = f"python={channels.VERSION}"
+    (one,) = locked(conda, wanting(channel, python, "tinymath=1.1"))
+    (two,) = locked(conda, wanting(channel, python, "tinymath=1.1", "cfgtool"))
+    found = [next(pathlib.Path(make(x)).rglob("tinymath/__pycache__/*.pyc")) for x in (one, two)]
+    assert os.path.samefile(*found)
+    assert run(make(two), "python", "-c", "import tinymath; print(tinymath.add(1, 2))") == "3"
+    (kept,) = pathlib.Path(conda._home, "pkgs").glob("tinymath-1.1.0-*+*")
+    written_to(kept / "0")
+    (three,) = locked(conda, wanting(channel, python, "tinymath=1.1", "tinyml"))
+    assert (
+        b"add" in next(pathlib.Path(make(three)).rglob("tinymath/__pycache__/*.pyc")).read_bytes()
+    )
+
+
+def test_after_a_boot_an_environment_is_read_before_it_is_used(conda, channel):
+    (lock,) = locked(conda, wanting(channel, "tinymath=1.1"))
+    made = conda.realize(lock, silent)
+    made.release()
+    marker = pathlib.Path(made.prefix, cache.MARKER)
+    text = marker.read_bytes()
+    earlier = text.replace(states.boot().encode(), b"an earlier one")
+    assert earlier != text
+    module = next(pathlib.Path(made.prefix).rglob("tinymath/__init__.py"))
+    told = []
+    marker.write_bytes(earlier)
+    conda.realize(lock, told.append).release()
+    assert told == []
+    assert cache.marker(made.prefix)["boot"] == ""  # and never again
+    marker.write_bytes(earlier)
+    before = module.stat()
+    written_to(module, "\0" * before.st_size)  # what the power has taken
+    os.utime(module, ns=(before.st_atime_ns, before.st_mtime_ns))
+    conda.realize(lock, told.append).release()
+    assert told[:1] == [f"making a conda environment of {len(lock.artifacts)} packages"]
+    assert "\0" not in next(pathlib.Path(made.prefix).rglob("tinymath/__init__.py")).read_text()
 
 
 def test_a_file_changed_in_the_package_cache_is_found_and_fetched_anew(conda, channel, make):

@@ -11,14 +11,10 @@ import sys
 
 import pytest
 from environments.conftest import local_package, locked, pretend
-from hypothesis import given
-from hypothesis import settings as effort
-from hypothesis import strategies as st
 
 from repro import platforms, requirements
 from repro.environments.demand import demand
 from repro.errors import EnvironmentFailed, InterpreterMissing, Unreachable, UsageError
-from repro.lock import Artifact, EnvironmentLock, Interpreter
 from repro.lockfiles import pylock
 from repro.ports import LockRequest
 from repro.spec import PythonEnvironment
@@ -483,29 +479,3 @@ def test_a_package_of_the_index_is_locked_and_installed(python, network, told):
     assert [a.name for a in lock.artifacts] == ["iniconfig"]
     assert lock.artifacts[0].url.startswith("https://")
     maker.realize(lock, told.append).release()
-
-
-ARTIFACTS = st.lists(
-    st.builds(
-        Artifact,
-        name=st.sampled_from(["a", "b", "c", "d"]),
-        version=st.sampled_from(["1", "2"]),
-        kind=st.sampled_from(["wheel", "sdist", "vcs", "directory"]),
-        digest=st.text("0123456789abcdef", min_size=64, max_size=64),
-        url=st.text(),
-    ),
-    max_size=6,
-)
-INTERPRETER = Interpreter(implementation="cpython", version="3.11.7", abi="a", platform="p")
-
-
-@effort(max_examples=50, deadline=None)
-@given(artifacts=ARTIFACTS, data=st.data())
-def test_the_digest_of_a_lock_does_not_depend_on_order_or_origin(artifacts, data):
-    lock = EnvironmentLock(kind="python", interpreter=INTERPRETER, artifacts=tuple(artifacts))
-    shuffled = data.draw(st.permutations(artifacts))
-    moved = tuple(replace(a, url="https://elsewhere.example/") for a in shuffled)
-    assert replace(lock, artifacts=moved, tool="another").digest == lock.digest
-    if artifacts:
-        changed = replace(artifacts[0], digest="f" * 63 + "!")
-        assert replace(lock, artifacts=(changed, *artifacts[1:])).digest != lock.digest

@@ -148,7 +148,7 @@ def test_names_that_are_no_text_are_kept(tmp_path):
     home.mkdir(parents=True)
     name = os.fsdecode(b"b\xffd")
     (home / name).write_text("x")
-    told = treehash.keep(str(home))
+    told = treehash.keep(str(home), treehash.scan(str(home)))
     assert treehash.kept(str(home), told["files"]) == {name: ("file", digest.of_bytes(b"x"))}
     assert treehash.kept(str(home), "0" * 64) is None
 

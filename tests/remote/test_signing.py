@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import shutil
 import subprocess
 
@@ -44,9 +43,23 @@ def team(tmp_path):
     return keys
 
 
-@pytest.fixture
-def remote(servers):
-    return servers("folder").apart()
+@pytest.fixture(params=["folder", "nginx"])
+def remote(servers, request):
+    """A remote of files: one that can tell the first writer, and one that cannot."""
+    server = servers(request.param)
+    url = server.apart()
+    return Remote(url, server.data / url.rpartition("/")[2])
+
+
+class Remote(str):
+    """A URL, with the folder of what is there."""
+
+    __slots__ = ("data",)
+
+    def __new__(cls, url, data):
+        made = super().__new__(cls, url)
+        made.data = data
+        return made
 
 
 def push(one, remote, key, **settings):
@@ -55,8 +68,9 @@ def push(one, remote, key, **settings):
     sharing.close()
 
 
-def fetch(one, remote, key, signers):
-    sharing = one.share(remote, REPRO_REMOTE_TRUST="keys", REPRO_REMOTE_SIGNERS=str(signers))
+def fetch(one, remote, key, signers, **more):
+    settings = {"REPRO_REMOTE_TRUST": "keys", "REPRO_REMOTE_SIGNERS": str(signers), **more}
+    sharing = one.share(remote, **settings)
     found = sharing.fetch_result(key)
     sharing.close()
     return found
@@ -96,18 +110,24 @@ def test_unsigned_and_foreign_results_are_misses(host, team, remote):
     sharing.close()
 
 
-def test_a_result_that_does_not_count_is_replaced_by_the_next_that_does(host, team, remote):
-    one, other, third = host(), host(), host()
+def test_a_result_that_does_not_count_is_replaced_by_one_that_does(host, team, remote):
+    one, unsigning, signing, third = host(), host(), host(), host()
     key = one.make()
     push(one, remote, key, REPRO_REMOTE_KEY=str(team["eve"]))
-    assert fetch(other, remote, key, team["list"]) is None
-    assert other.make() == key  # the step runs
-    push(other, remote, key, REPRO_REMOTE_KEY=str(team["bob"]))
+    foreign = stored(remote, key).read_bytes()
+    assert fetch(unsigning, remote, key, team["list"]) is None
+    assert unsigning.make() == key  # the step runs
+    push(unsigning, remote, key)
+    assert stored(remote, key).read_bytes() == foreign
+    bob = {"REPRO_REMOTE_KEY": str(team["bob"])}
+    assert fetch(signing, remote, key, team["list"], **bob) is None
+    signing.make()
+    push(signing, remote, key, **bob)
     assert fetch(third, remote, key, team["list"])
 
 
 def stored(remote, key):
-    return pathlib.Path(remote.removeprefix("file://")) / "ac" / key
+    return remote.data / "ac" / key
 
 
 def tamper(remote, key, change):

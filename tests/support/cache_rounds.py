@@ -37,7 +37,7 @@ def main(folder, url, seed):
         if dice.random() < 0.2:
             sharing.push()
         sharing.close()
-    print(made, fetched, wrong, len(host.warnings), *host.warnings)
+    sys.stdout.write(" ".join(map(str, (made, fetched, wrong, len(host.warnings), *host.warnings))))
     host.close()
 
 

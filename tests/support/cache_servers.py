@@ -163,7 +163,7 @@ def rclone(root):
 
 @contextlib.contextmanager
 def moto(root):
-    pytest.importorskip("moto", reason="pip install '.[test]'")
+    program("moto_server", "pip install '.[test]'")
     from repro.remote import sigv4
     from repro.remote.credentials import AwsKeys
 

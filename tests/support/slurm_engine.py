@@ -117,9 +117,9 @@ class Cluster:
     def lose_node(self, name):
         """Let a node vanish with all that runs on it, as if its power were cut."""
         daemon = int((self.root / f"slurmd-{name}.pid").read_text())
-        stepds = [pid for pid in processes() if f"spool-{name}" in command_line(pid)]
-        stepds += [pid for pid in processes() if belongs(pid, name)]
-        for pid in (daemon, *stepds):
+        jobs = [pid for pid in processes() if belongs(pid, name)]
+        keepers = {parent(pid) for pid in jobs} - set(jobs)  # they would tell of the end of a job
+        for pid in (daemon, *(k for k in keepers if "slurmstepd" in command_line(k)), *jobs):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         (self.root / f"slurmd-{name}.pid").unlink()
@@ -144,19 +144,21 @@ class Cluster:
     def logs(self):
         return "\n".join(p.read_text()[-2000:] for p in (self.root / "log").iterdir())
 
-    def end(self, name):
-        pidfile = self.root / f"{name}.pid"
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
-            pid = int(pidfile.read_text())
-            os.kill(pid, signal.SIGTERM)
-            end = time.monotonic() + 30
-            while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:
-                time.sleep(0.02)
+    def end(self, *names):
+        """End daemons, and wait until they are gone."""
+        pids = []
+        for name in names:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
+                pids.append(int((self.root / f"{name}.pid").read_text()))
+                os.kill(pids[-1], signal.SIGTERM)
+        end = time.monotonic() + 30
+        while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < end:
+            time.sleep(0.02)
 
     def stop(self):
         self.call("scancel", "--user=root", check=False)
-        for name in (*(f"slurmd-{n}" for n in NODES), "slurmctld", "munged"):
-            self.end(name)
+        self.end(*(f"slurmd-{name}" for name in NODES), "slurmctld")
+        self.end("munged")
 
 
 def processes():
@@ -167,6 +169,12 @@ def command_line(pid):
     with contextlib.suppress(OSError):
         return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     return ""
+
+
+def parent(pid):
+    with contextlib.suppress(OSError):
+        return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+    return 0
 
 
 def belongs(pid, node):

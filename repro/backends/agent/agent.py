@@ -147,6 +147,8 @@ class Agent:
         if command.alive():
             command.end(bell, SHORT if cause == "exit" else spec["grace_ms"] / 1000)
         pump.finish()
+        if bell.rung and cause == "exit":  # all of us were asked at once, and it was faster
+            cause = "cancel"
         used = usage()
         for name in ("user_ns", "system_ns"):
             used[name] -= taken[name]

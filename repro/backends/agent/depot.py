@@ -57,6 +57,8 @@ class Depot:
             try:
                 os.mkdir(path, 0o700)
                 os.mkdir(os.path.join(path, "blobs"))
+                # A network file system may not show for a minute that a file has come to be.
+                files.replace(os.path.join(path, "0.frames"), b"", durable=False)
             except FileExistsError:
                 number += 1
                 continue

@@ -10,6 +10,7 @@ from repro import condafile, matchspec, platforms
 from repro.environments import cache
 from repro.environments.conda import bytecode, judgement, machines, pip_part
 from repro.environments.conda import prefix as prefixes
+from repro.environments.conda.cached import Packages
 from repro.environments.conda.calls import Calls
 from repro.environments.conda.channels import Channels
 from repro.environments.conda.pip_part import PipPart
@@ -20,14 +21,16 @@ from repro.lock import Artifact, EnvironmentLock
 from repro.lockfiles.condalock import public
 from repro.spec import CondaEnvironment
 from repro.system import files
-from repro.value import replace
+from repro.value import Value, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
+    from repro.environments.states import Inode
     from repro.environments.tools import Session
+    from repro.environments.treehash import Tree
     from repro.ports import LockRequest, Progress, Unmet
     from repro.spec import Environment
 
@@ -36,11 +39,21 @@ ALL = "*"
 CACHE = "pkgs"
 REPODATA = "repodata"
 ALLOWED_SCRIPTS = "REPRO_LINK_SCRIPTS"
+PUBLISHED = "the package was published so: choose another build"
+REPLACED = "a package of the `pip:` part replaced them"
 
 
 def here() -> str:
     """Give the name of this machine's platform."""
     return platforms.of_machine(sys.platform, os.uname().machine)
+
+
+class Installed(Value):
+    """What was installed: the notes of the packages, and the digests of linked files by inode."""
+
+    version: str
+    notes: list[dict[str, Any]]
+    known: dict[Inode, str]
 
 
 class CondaPrefix:
@@ -216,7 +229,7 @@ class Conda:
                 hints=[f"`repro lock --platform {here()}` locks it for this one too"],
             )
 
-        def build(prefix: str, held: files.Lock) -> Mapping[str, Any]:
+        def build(prefix: str, held: files.Lock) -> cache.Built:
             progress(f"making a conda environment of {len(lock.artifacts)} packages")
             return self._build(lock, prefix, held, progress)
 
@@ -233,9 +246,10 @@ class Conda:
 
     def _build(
         self, lock: EnvironmentLock, prefix: str, held: files.Lock, progress: Progress
-    ) -> Mapping[str, Any]:
+    ) -> cache.Built:
         failure = "the conda environment cannot be made"
         conda = [a for a in lock.artifacts if a.kind == KIND]
+        mixed = len(conda) < len(lock.artifacts)
         with session(self._home, self._environ, failure, keep=[held.fd]) as work:
             calls = Calls(
                 work,
@@ -245,42 +259,47 @@ class Conda:
                 logins=self._channels.logins(()),
                 python=self._python,
             )
-            version = self._install(conda, lock.platform, prefix, calls, failure)
-            if len(conda) < len(lock.artifacts):
-                self._pip.install(lock, prefix, work)
-                changed = prefixes.changed(prefix, bytecode=False)
-                if changed:
-                    raise prefixes.failure(changed, "a package of the `pip:` part replaced them")
-            bytecode.compile_all(prefix, work)
-        for package in prefixes.activated(prefix):
+            job = self._installing(conda, lock.platform, prefix)
+            made = self._install(conda, prefix, calls, job)
+            if mixed:
+                made.known.update(self._pip.install(lock, prefix, work))
+            made.known.update(bytecode.compile_all(prefix, made.notes, conda, job["cache"], work))
+        for package in prefixes.activated(made.notes):
             progress(f"`{package}` has an activation script, which is not run")
-        return {"tool": f"py-rattler {version}"}
+
+        def check(tree: Tree) -> None:
+            changed = prefixes.changed(made.notes, tree, bytecode=not mixed)
+            if changed:
+                raise prefixes.failure(changed, REPLACED if mixed else PUBLISHED)
+
+        tool = {"tool": f"py-rattler {made.version}"}
+        return cache.Built(about=tool, known=made.known, check=check)
 
     def _install(
-        self, artifacts: list[Artifact], platform: str, prefix: str, calls: Calls, failure: str
-    ) -> str:
-        """Copy the packages into the prefix; a cached one that was changed is fetched anew."""
-        changed: tuple[prefixes.Changed, ...] = ()
-        for check in (False, True):
+        self, artifacts: list[Artifact], prefix: str, calls: Calls, job: dict[str, Any]
+    ) -> Installed:
+        """Link the packages into the prefix; a cached one that was changed is fetched anew."""
+        for last in (False, True):
+            packages = Packages(job["cache"], artifacts)
             os.makedirs(os.path.join(prefix, "conda-meta"), mode=0o755)
-            job = self._installing(artifacts, platform, prefix, check=check)
-            version = calls.call(job, failure)["version"]
-            prefixes.complete(prefix, job["cache"], artifacts)
-            changed = prefixes.changed(prefix)
-            if not changed:
-                return str(version)
+            version = calls.call(job, "the conda environment cannot be made")["version"]
+            notes = prefixes.complete(prefix, job["cache"], artifacts)
+            wrong, helps = packages.settle()
+            if not wrong:
+                return Installed(version=str(version), notes=notes, known=packages.inodes())
+            if last or not helps:
+                break
             files.remove_tree(prefix)
-        raise prefixes.failure(changed, "the package was published so: choose another build")
+        raise prefixes.failure(wrong, PUBLISHED)
 
     def _installing(
-        self, artifacts: Iterable[Artifact], platform: str, prefix: str, *, check: bool
+        self, artifacts: Iterable[Artifact], platform: str, prefix: str
     ) -> dict[str, Any]:
         return {
             "do": "install",
             "platform": platform,
             "prefix": prefix,
             "cache": os.path.join(self._home, CACHE),
-            "check": check,
             "mirrors": self._channels.mirrors(),
             "link_scripts": self._environ.get(ALLOWED_SCRIPTS) == "1",
             "packages": [

@@ -1,6 +1,7 @@
 """Byte-code for the packages of a prefix that come without, as those for any Python do.
 
-A step may not write into its environment: what is not compiled now would be at each start.
+A step may not write into its environment: what is not compiled now would be at each start. It is
+kept beside the cached package, for the next environment with the same Python.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from repro.environments.conda import prefix as prefixes
+from repro.environments.conda.cached import Bytecode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Mapping
+    from typing import Any
 
+    from repro.environments.states import Inode
     from repro.environments.tools import Session
+    from repro.lock import Artifact
 
 AT_ONCE = 4
 SOURCE = re.compile(r"lib/python[\d.t]+/site-packages/.*\.py")
@@ -26,30 +30,62 @@ with open(sys.argv[1], encoding="utf-8", errors="surrogateescape") as listed:
     names = listed.read().split("\\0")
 for name in filter(None, names):
     compileall.compile_file(name, quiet=2, invalidation_mode=mode)
+print(sys.implementation.cache_tag)
 """
 
 
-def compile_all(prefix: str, work: Session) -> None:
-    """Compile with the Python of the prefix; a file that is no Python of its version is left."""
-    python = os.path.join(prefix, "bin", "python")
-    names = sorted(_sources(prefix))
-    if not names or not os.path.exists(python):
-        return
-    count = min(AT_ONCE, os.cpu_count() or 1)
+def compile_all(
+    prefix: str,
+    notes: Iterable[Mapping[str, Any]],
+    artifacts: Iterable[Artifact],
+    cache: str,
+    work: Session,
+) -> dict[Inode, str]:
+    """Compile with the Python of the prefix; a file that is no Python of its version is left.
 
-    def compile_part(number: int) -> None:
+    Gives the digests of files that were linked, by device and inode.
+    """
+    if not os.path.exists(os.path.join(prefix, "bin", "python")):
+        return {}
+    by_name = {artifact.name: artifact for artifact in artifacts}
+    known: dict[Inode, str] = {}
+    missing = []
+    for sources, name in _sources(notes):
+        kept = Bytecode(cache, by_name[name], by_name["python"].digest)
+        placed = kept.place(prefix)
+        if placed is None:
+            missing.append((kept, sources))
+        known |= placed or {}
+    tag = _compile(prefix, sorted(path for _kept, paths in missing for path in paths), work)
+    for kept, sources in missing:
+        places = [_compiled(path, tag) for path in sources]
+        kept.keep(prefix, [p for p in places if os.path.exists(f"{prefix}/{p}")], work.folder)
+    return known
+
+
+def _compile(prefix: str, sources: list[str], work: Session) -> str:
+    """Compile with several processes; give what the Python calls its byte-code."""
+    if not sources:
+        return ""
+    count = min(AT_ONCE, os.cpu_count() or 1, len(sources))
+
+    def compile_part(number: int) -> str:
         listed = os.path.join(work.folder, f"sources-{number}")
         with open(listed, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write("\0".join(names[number::count]))
-        work.run(python, "-I", "-c", COMPILE, listed)
+            file.write("\0".join(f"{prefix}/{path}" for path in sources[number::count]))
+        return work.run(f"{prefix}/bin/python", "-I", "-c", COMPILE, listed).strip()
 
     with ThreadPoolExecutor(count) as pool:
-        list(pool.map(compile_part, range(count)))
+        return [*pool.map(compile_part, range(count))][-1]
 
 
-def _sources(prefix: str) -> Iterator[str]:
-    for record in prefixes.records(prefix).values():
-        if record.get("noarch") == "python":
-            for entry in record["paths_data"]["paths"]:
-                if SOURCE.fullmatch(entry["_path"]):
-                    yield os.path.join(prefix, entry["_path"])
+def _compiled(path: str, tag: str) -> str:
+    folder, name = os.path.split(path)
+    return f"{folder}/__pycache__/{name.removesuffix('.py')}.{tag}.pyc"
+
+
+def _sources(notes: Iterable[Mapping[str, Any]]) -> Iterable[tuple[list[str], str]]:
+    for note in notes:
+        if note.get("noarch") == "python":
+            paths = [entry["_path"] for entry in note["paths_data"]["paths"]]
+            yield [path for path in paths if SOURCE.fullmatch(path)], note["name"]

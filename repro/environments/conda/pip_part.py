@@ -28,6 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from repro.environments.states import Inode
     from repro.environments.tools import Session
     from repro.errors import ReproError
     from repro.spec import PythonEnvironment
@@ -121,10 +122,11 @@ class PipPart:
         names = {one.name for one in given}
         return [_plain(artifact) for artifact in found if artifact.name not in names]
 
-    def install(self, lock: EnvironmentLock, prefix: str, work: Session) -> None:
+    def install(self, lock: EnvironmentLock, prefix: str, work: Session) -> dict[Inode, str]:
         """Install the Python packages of `lock` into a conda prefix.
 
-        Each file is checked by its SHA-256, and what was installed by its RECORD.
+        Each file is checked by its SHA-256, and what was installed by its RECORD. Gives the
+        digests of files that were linked, by device and inode.
         """
         chosen = [a for a in lock.artifacts if a.kind != "conda"]
         before = prefixes.dists(prefix)
@@ -142,11 +144,13 @@ class PipPart:
         executable = os.path.join(prefix, "bin", "python")
         identity = interpreter(lock.artifacts, lock.platform)
         python = Python(identity=identity, executable=executable, base=executable)
-        WheelStore(self._home, self._environ, self._root).install(wheels, prefix, python, work)
+        store = WheelStore(self._home, self._environ, self._root)
+        known = store.install(wheels, prefix, python, work)
         if others:
             self.tool().install(others, self._root, prefix, work)
         given = [Artifact(name=n, version=v, kind="conda", digest="") for n, v in before.items()]
         records.verify(prefix, [*chosen, *given], hashed={a.name for a in others})
+        return known
 
 
 def _plain(artifact: Artifact) -> Artifact:

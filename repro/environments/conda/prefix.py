@@ -1,9 +1,8 @@
-"""A conda prefix after its packages were copied into it: completed, and compared with its notes."""
+"""A conda prefix after its packages were linked into it: completed, and compared with its notes."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 
@@ -14,12 +13,12 @@ from repro.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from repro.environments.treehash import Tree
     from repro.lock import Artifact
 
-THREADS = 4
 SHOWN = 5
 COMPLETED = (
     *("arch", "build_number", "constrains", "license", "license_family", "noarch"),
@@ -47,10 +46,10 @@ def records(prefix: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def complete(prefix: str, cache: str, artifacts: Iterable[Artifact]) -> None:
+def complete(prefix: str, cache: str, artifacts: Iterable[Artifact]) -> list[dict[str, Any]]:
     """Add to `conda-meta` what only the packages in `cache` know, and check that all are there.
 
-    Raises EnvironmentFailed where other packages than `artifacts` were installed.
+    Gives the notes. Raises EnvironmentFailed where other packages than `artifacts` were installed.
     """
     noted = records(prefix)
     wanted = {(a.name, a.version, a.build) for a in artifacts}
@@ -62,50 +61,42 @@ def complete(prefix: str, cache: str, artifacts: Iterable[Artifact]) -> None:
     for path, record in noted.items():
         stem = "-".join((record["name"], record["version"], record["build"]))
         index = json.loads(files.read(os.path.join(cache, stem, "info", "index.json")) or b"{}")
-        known = {key: index[key] for key in COMPLETED if key in index}
-        text = json.dumps(
-            {**record, **known, "extracted_package_dir": ""}, indent=2, sort_keys=True
-        )
+        record |= {key: index[key] for key in COMPLETED if key in index}
+        text = json.dumps({**record, "extracted_package_dir": ""}, sort_keys=True)
         files.replace(path, text.encode(), durable=False, mode=0o644)
+    return list(noted.values())
 
 
-def changed(prefix: str, *, bytecode: bool = True) -> tuple[Changed, ...]:
-    """Read every file that a package names, and give those that are not as it says.
+def changed(
+    notes: Iterable[Mapping[str, Any]], tree: Tree, *, bytecode: bool
+) -> tuple[Changed, ...]:
+    """Give the files of a scanned prefix that are not as the notes of its packages say.
 
     Without `bytecode`, that needs only to be there: what installs later may have compiled anew.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
-    named = [
-        (record["name"], entry)
-        for record in records(prefix).values()
-        for entry in record.get("paths_data", {}).get("paths", ())
-    ]
-    with ThreadPoolExecutor(THREADS) as pool:
-        good = pool.map(
-            lambda one: _is_good(prefix, one[1], bytecode=bytecode), named, chunksize=64
-        )
-        return tuple(
-            Changed(package=name, path=entry["_path"])
-            for (name, entry), fine in zip(named, good, strict=True)
-            if not fine
-        )
+    return tuple(
+        Changed(package=note["name"], path=entry["_path"])
+        for note in notes
+        for entry in note.get("paths_data", {}).get("paths", ())
+        if not _is_good(entry, tree, bytecode=bytecode)
+    )
 
 
-def _is_good(prefix: str, entry: Mapping[str, Any], *, bytecode: bool) -> bool:
-    path = os.path.join(prefix, entry["_path"])
-    is_file = entry.get("path_type") not in ("softlink", "directory")
-    expected = entry.get("sha256_in_prefix") or entry.get("sha256")
-    if not is_file or not expected or (path.endswith(".pyc") and not bytecode):
-        return os.path.lexists(path)
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return bool(hashlib.file_digest(file, "sha256").hexdigest() == expected)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+def _is_good(entry: Mapping[str, Any], tree: Tree, *, bytecode: bool) -> bool:
+    path = entry["_path"]
+    if entry.get("path_type") == "directory":
+        return True
+    if path not in tree:
         return False
+    expected = entry.get("sha256_in_prefix") or entry.get("sha256")
+    is_link = entry.get("path_type") == "softlink"
+    if is_link or not expected or (path.endswith(".pyc") and not bytecode):
+        return True
+    kind, found, _normal, _size = tree[path]
+    return kind in ("file", "exec") and found == expected
 
 
-def failure(found: tuple[Changed, ...], why: str) -> EnvironmentFailed:
+def failure(found: Sequence[Changed], why: str) -> EnvironmentFailed:
     """Give the error to raise for changed files; `why` says what may have been the reason."""
     names = sorted({f"`{one.package}`" for one in found})
     shown = [f"changed or missing: `{one.path}`" for one in found[:SHOWN]]
@@ -125,10 +116,10 @@ def dists(prefix: str) -> dict[str, str]:
     return found
 
 
-def activated(prefix: str) -> list[str]:
+def activated(notes: Iterable[Mapping[str, Any]]) -> list[str]:
     """Name the packages that would set variables by a script when a shell activates the prefix."""
     return sorted(
-        record["name"]
-        for record in records(prefix).values()
-        if any(file.startswith(ACTIVATION) for file in record.get("files", ()))
+        note["name"]
+        for note in notes
+        if any(file.startswith(ACTIVATION) for file in note.get("files", ()))
     )

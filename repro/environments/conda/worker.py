@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 PARALLEL = 16
 RETRIES = 3
 TOLD_EVERY_S = 0.5
-COPIES = "allow-hard-links = false\n"
-"""A hard link would let a change in one environment reach the package cache and all others."""
+LINKS = "allow-hard-links = true\n"
+"""To the package cache: `cached` tells why that is safe."""
 
 PYTHON_BUILD = re.compile(r".*_cp(3\d+)t$")
 DIST = re.compile(
@@ -231,11 +231,11 @@ async def _inside(url: str, client: Any) -> list[str]:
 
 
 async def install(job: Job, out: Channel) -> Any:
-    """Fetch what is not cached, each file checked by its SHA-256, and copy it into the prefix."""
+    """Fetch what is not cached, each file checked by its SHA-256, and link it into the prefix."""
     import rattler
 
     packages = {package["name"]: package for package in job["packages"]}
-    mode = rattler.ValidationMode.full() if job["check"] else rattler.ValidationMode.fast()
+    mode = rattler.ValidationMode.fast()  # the caller has compared the states of all files
     _check_machine(packages)
     for package in packages.values():
         _check_file(package, job["cache"])
@@ -245,7 +245,7 @@ async def install(job: Job, out: Channel) -> Any:
         package_cache=rattler.PackageCache.new_layered([job["cache"]], validation_mode=mode),
         platform=rattler.Subdir(job["platform"]),
         client=_client(job),
-        config=rattler.Config.from_toml(COPIES),
+        config=rattler.Config.from_toml(LINKS),
         execute_link_scripts=job["link_scripts"],
         reporter=Reporter(packages, job, out),
     )
@@ -325,7 +325,7 @@ def _check_machine(packages: dict[str, dict[str, Any]]) -> None:
 
 
 class Reporter:
-    """Follows an installation; looks at each package when it is there, before it is copied.
+    """Follows an installation; looks at each package when it is there, before it is linked.
 
     What is wrong with one ends this process at once: rattler would go on.
     """

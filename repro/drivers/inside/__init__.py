@@ -1,0 +1,1 @@
+"""What runs inside of a step, in whatever Python it has: nothing of repro, only the library."""
