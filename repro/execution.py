@@ -49,11 +49,26 @@ def execute(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> Ru
         answer = engine.look_up(prepared, machine)
         if answer.result is not None and reason == NOTHING:
             return engine.reuse(prepared, answer, machine, emit)
+        found = _fetched(prepared, machine, emit)
+        if found is not None:
+            return found
         reason = reason or why(prepared, machine)
         emit(Missed(step=prepared.name, key=prepared.key, reason=reason))
         return _Execution(prepared, machine, emit, reason).run()
     finally:
         key_lock.free()
+
+
+def _fetched(prepared: Prepared, machine: Machine, emit: Emit) -> RunRecord | None:
+    """Reuse a result of the remote cache, if there is one that serves."""
+    wanted = prepared.request.use_results and prepared.entry.cache
+    if not wanted or machine.sharing is None:
+        return None
+    emit(Progress(step=prepared.name, text="looking in the remote cache"))
+    if not machine.sharing.fetch_result(prepared.key):
+        return None
+    found, _reason = engine.answered(prepared, machine, emit)
+    return found
 
 
 def repeat(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> RunRecord:
@@ -417,6 +432,8 @@ class _Execution:
                 provenance=statement,
             )
         )
+        if self.machine.sharing is not None:
+            self.machine.sharing.offer(prepared.key)
 
     def _statement(self) -> bytes:
         """Attest where the result comes from."""

@@ -25,6 +25,7 @@ from repro.value import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
     from repro.conditions import Room
     from repro.engine import Answer, Prepared
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         Tree,
     )
     from repro.record import RunRecord
+    from repro.remote.sharing import Sharing
     from repro.spec import Project
     from repro.store.results import Result
 
@@ -96,6 +98,8 @@ class Machine:
         self.history = History(data_home(environ), self._warn)
         self.jobs: dict[str, SubmittedJob] = {}
         self._state = {"cancelled": False}
+        self._shared: tuple[Sharing | None] | None = None
+        self._lent = False
         self.served: dict[str, str] = {}
         self.outer: Machine | None = None
         self.caller: Prepared | None = None
@@ -111,7 +115,8 @@ class Machine:
     def another(self) -> Machine:
         """Give a machine for another thread: what it runs is cancelled together with ours."""
         made = Machine(self.environ, self.emit, looks_only=self.looks_only)
-        made.jobs, made._state = self.jobs, self._state
+        made.jobs, made._state, made._lent = self.jobs, self._state, True
+        made._shared = (self.sharing,)
         made.outer, made.caller, made.served = self.outer, self.caller, self.served
         return made
 
@@ -122,6 +127,7 @@ class Machine:
         """
         made = Machine({**self.environ, **variables}, self.emit, looks_only=self.looks_only)
         made.outer, made.caller, made.served = self, caller, self.served
+        made._shared, made._lent = (self.sharing,), True
         return made
 
     @property
@@ -140,13 +146,31 @@ class Machine:
     def cancelled(self, value: bool) -> None:
         self._state["cancelled"] = value
 
+    @property
+    def sharing(self) -> Sharing | None:
+        """Give the remote cache that `REPRO_REMOTE` names, None where there is none."""
+        if self._shared is None:
+            self._shared = (None,)
+            if self.environ.get("REPRO_REMOTE") and not self.looks_only:
+                from repro.remote.sharing import for_run
+
+                self._shared = (for_run(self),)
+        return self._shared[0]
+
     def cancel_jobs(self) -> None:
         """End everything that runs now."""
+        if self._shared and self._shared[0]:
+            self._shared[0].stop()
         for job in list(self.jobs.values()):
             job.cancel()
 
     def close(self) -> None:
-        """Remove the private files of this process and close the history."""
+        """Remove the private files of this process and close the history.
+
+        Results that wait to be sent to a remote cache are given some seconds for it.
+        """
+        if self._shared and self._shared[0] and not self._lent:
+            self._shared[0].close()
         self.history.close()
         self.home.close()
 

@@ -405,6 +405,15 @@ if TYPE_CHECKING:
         ) -> tuple[tuple[str, str], ...]:
             """Read out of what a failed step said which files it missed."""
 
+    class Sharing(Protocol):
+        """A remote cache. Nothing that goes wrong with it ends a run."""
+
+        def fetch_result(self, key: str) -> Result | None:
+            """Bring a result, with all that it names, into the store; every byte is checked."""
+
+        def offer(self, key: str) -> None:
+            """Send a result of the store, now or later."""
+
     class Supply(Protocol):
         """Where the locks of one call come from."""
 
@@ -498,6 +507,10 @@ if TYPE_CHECKING:
 
         def mirrored(self, record: RunRecord, result: Result) -> RunRecord:
             """Show a reused result on the tracking server, if there is one."""
+
+        @property
+        def sharing(self) -> Sharing | None:
+            """Give the remote cache, None where there is none."""
 
         def cancel_jobs(self) -> None:
             """End everything that runs now."""

@@ -88,7 +88,9 @@ class _Indexes:
                 name: pool.submit(self._answer, index, name, files)
                 for (index, name), files in pages.items()
             }
-            return {name: one.result() for name, one in waiting.items()}
+            found = {name: one.result() for name, one in waiting.items()}
+        self.reader.close()
+        return found
 
     def _answer(self, index: str, name: str, files: list[Artifact]) -> Answers | None:
         try:

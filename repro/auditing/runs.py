@@ -138,7 +138,7 @@ def _faults(machine: Machine, result: Result) -> Iterator[str]:
 def _of_signature(machine: Machine, key: str) -> Iterator[str]:
     """Check the signature that came with a result, where there is one and somebody counts."""
     from repro.remote import signing
-    from repro.remote.port import Denied, Unfit
+    from repro.remote.port import RemoteFailed
 
     keys = signing.Signing(machine.environ, machine.home, machine.memos)
     record = files.read(machine.results.path(key)) or b""
@@ -147,7 +147,7 @@ def _of_signature(machine: Machine, key: str) -> Iterator[str]:
         return
     try:
         trusted = keys.is_trusted(record, signature.encode())
-    except (Denied, Unfit) as error:
+    except RemoteFailed as error:
         yield f"the signature of its result cannot be checked: {error}"
         return
     if not trusted:

@@ -44,6 +44,10 @@ class Reader:
         self._session.mount("https://", HTTPAdapter(pool_maxsize=connections))
         self._session.mount("http://", HTTPAdapter(pool_maxsize=connections))
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
     def page(self, index: str, name: str) -> dict[str, Mapping[str, Any]]:
         """Give what an index says of the files of a package, by their names. Raises Late.
 

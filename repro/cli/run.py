@@ -76,6 +76,7 @@ OPTIONS = (
     Option(
         names=("--timeout",), metavar="TIME", help="longest time, as `90`, `90s`, `15m` or `2h`"
     ),
+    Option(names=("--offline",), kind="flag", help="leave the remote cache alone"),
     Option(names=("--no-cache",), kind="flag", help="neither read nor write results"),
     Option(names=("--refresh",), kind="flag", help="write the result, but do not read one"),
     Option(
@@ -226,7 +227,8 @@ def _run(request: Request, narrator: Narrator, options: Options) -> int:
     from repro import api
 
     watcher = Watcher(narrator)
-    submitted = api.SubmittedRun(request, os.environ, watcher, course(options))
+    environ = {**os.environ, "REPRO_REMOTE": ""} if options.flag("offline") else os.environ
+    submitted = api.SubmittedRun(request, environ, watcher, course(options))
     watcher.submitted = submitted
     if submitted.has_several_steps:
         watcher.arm()  # later ones may be told of by other threads

@@ -137,18 +137,24 @@ class _Check:
 
     def _blobs(self, sizes: dict[str, int], jobs: int, tell: Tell) -> Iterator[Finding]:
         """Hash every blob. Reading and hashing leave the interpreter: threads do it at once."""
-        from concurrent.futures import ThreadPoolExecutor
-
         names = sorted(sizes)
         batches = [names[at : at + BATCH] for at in range(0, len(names), BATCH)]
         done, total, told = 0, sum(sizes.values()), time.monotonic()
-        with ThreadPoolExecutor(max(1, jobs)) as pool:
-            for batch, found in zip(batches, pool.map(self._batch, batches), strict=True):
-                yield from found
-                done += sum(sizes[name] for name in batch)
-                if time.monotonic() - told > 1:
-                    told = time.monotonic()
-                    tell(done, total)
+        for batch, found in zip(batches, self._mapped(batches, jobs), strict=True):
+            yield from found
+            done += sum(sizes[name] for name in batch)
+            if time.monotonic() - told > 1:
+                told = time.monotonic()
+                tell(done, total)
+
+    def _mapped(self, batches: list[list[str]], jobs: int) -> Iterator[list[Finding]]:
+        if jobs < 2 or len(batches) < 2:  # noqa: PLR2004
+            yield from map(self._batch, batches)
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(jobs) as pool:
+            yield from pool.map(self._batch, batches)
 
     def _batch(self, names: list[str]) -> list[Finding]:
         return [finding for finding in map(self._blob, names) if finding]

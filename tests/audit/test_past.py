@@ -131,20 +131,35 @@ def keys(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def signed(machine, done, keys):
+    """Keep a signature of the result, as one that came with it."""
+
+    def sign(key):
+        with open(machine.results.path(done.key), "rb") as file:
+            record = file.read()
+        command = ["ssh-keygen", "-Y", "sign", "-q", "-f", keys / key, "-n", "repro-result"]
+        made = subprocess.run(command, input=record, capture_output=True, check=True)
+        machine.memos.put("signature", digest.of_bytes(record), made.stdout.decode())
+
+    return sign
+
+
 @pytest.mark.parametrize(("key", "is_good"), [("good", True), ("bad", False)])
 def test_the_signature_of_a_result_that_came_from_elsewhere(
-    machine, folder, done, keys, environ, key, is_good
+    machine, folder, signed, keys, environ, key, is_good
 ):
-    path = machine.results.path(done.key)
-    with open(path, "rb") as file:
-        record = file.read()
-    sign = ["ssh-keygen", "-Y", "sign", "-q", "-f", keys / key, "-n", "repro-result"]
-    signature = subprocess.run(sign, input=record, capture_output=True, check=True).stdout.decode()
-    machine.memos.put("signature", digest.of_bytes(record), signature)
+    signed(key)
     assert asked(machine, folder).provenance[0].fault == ""  # nobody was named who counts
     environ["REPRO_REMOTE_SIGNERS"] = str(keys / "signers")
     fault = asked(machine, folder).provenance[0].fault
     assert fault == ("" if is_good else "its result is signed by no key that counts")
+
+
+def test_a_signature_that_cannot_be_checked_is_not_believed(machine, folder, signed, keys, environ):
+    signed("good")
+    environ.update(REPRO_REMOTE_SIGNERS=str(keys / "signers"), PATH="/nothing")
+    assert "cannot be checked" in asked(machine, folder).provenance[0].fault
 
 
 def test_the_facts_of_runs_are_in_the_report_for_programs(folder, done, repro):

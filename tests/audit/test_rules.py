@@ -17,8 +17,8 @@ from repro.audit.rules.demands import demands
 from repro.audit.rules.machines import PATH
 from repro.audit.rules.table import BY_CODE, LEVELS, NEEDS, RULES
 from repro.audit.settings import Settings
-from repro.lock import Artifact, EnvironmentLock, Interpreter
-from repro.lockfiles import pylock
+from repro.lock import Artifact, EnvironmentLock, Image, Interpreter
+from repro.lockfiles import dockerlock, pylock
 from repro.lockfiles.names import LockFile
 from repro.ports import Unmet
 from repro.spec import CondaEnvironment, Project, PythonEnvironment
@@ -587,6 +587,80 @@ def test_environments_that_lie_about_are_counted():
 )
 def test_steps_that_may_need_a_seed(command, hit):
     assert ("R03" in codes({"MLproject": mlproject(command)})) is hit
+
+
+@pytest.mark.parametrize(
+    ("script", "hit"),
+    [
+        ("import random\nprint(random.random())\n", True),
+        ("from sklearn.model_selection import train_test_split\n", True),
+        ("import csv\nprint(sum([1, 2]))\n", False),
+    ],
+)
+def test_a_script_that_draws_no_random_numbers_needs_no_seed(script, hit):
+    files = {"MLproject": mlproject("python ./train.py --x 1"), "train.py": script}
+    assert ("R03" in codes(files)) is hit
+
+
+# -- what is said once
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("image: 'python:3.11'", {"K01"}),
+        (f"image: 'python@sha256:{SHA}'", set()),
+        ("dockerfile: Dockerfile", {"L01"}),
+    ],
+)
+def test_an_image_without_a_lock_is_one_finding_or_none(image, expected):
+    text = f"docker_env: {{{image}}}\n{mlproject()}"
+    assert codes({"MLproject": text, "Dockerfile": "FROM x\n"}) & {"K01", "L01"} == expected
+
+
+def test_images_are_locked_for_a_platform_too():
+    image = Image(reference="python:3.11", id=f"sha256:{SHA}", manifest=f"sha256:{SHA}")
+    lock = EnvironmentLock(kind="docker", platform="linux-aarch64", image=image)
+    files = {
+        "MLproject": f"docker_env: {{image: 'python:3.11'}}\n{mlproject()}",
+        "lockfiles/docker-lock.json": dockerlock.encode((lock,), {}).decode(),
+    }
+    (hit,) = found("L03", collect(files))
+    assert hit.subject == "linux-64"
+
+
+def test_a_project_without_an_environment_is_told_that_it_has_none():
+    (hit,) = found("P04", collect({"MLproject": mlproject()}))
+    assert hit.message.startswith("the project has no environment, and names no Python")
+    assert hit.level == "warning"
+
+
+def test_a_lock_without_a_python_gives_no_environment_to_compare_with():
+    steps = [{"step": "main", "last_good": "a", "environment": SHA}]
+    files = {
+        "MLproject": f"python_env: python_env.yaml\n{mlproject()}",
+        "python_env.yaml": "python: '3.11'\ndependencies: [tinymath]\n",
+    }
+    path = "lockfiles/pylock.linux-64.toml"
+    text = pylock.encode((LOCK,), {}).decode()
+    assert "D08" in codes({**files, path: text}, steps=steps)
+    foreign = text.partition("\n[tool.repro]")[0].replace('"repro"', '"another"')
+    assert "D08" not in codes({**files, path: foreign}, steps=steps)
+
+
+def test_what_the_project_builds_need_not_be_there():
+    def facts(**more):
+        image = Image(reference="Dockerfile", id=f"sha256:{SHA}", **more)
+        lock = EnvironmentLock(kind="docker", platform="linux-64", image=image)
+        mlproject_ = f"docker_env: {{dockerfile: Dockerfile}}\n{mlproject()}"
+        files = {"lockfiles/docker-lock.json": dockerlock.encode((lock,), {}).decode()}
+        images = [{"reference": "Dockerfile", "present": False}]
+        return collect({"MLproject": mlproject_, "Dockerfile": "FROM x\n", **files}, images=images)
+
+    built = facts(dockerfile="Dockerfile", context=SHA)
+    assert [file.path for file in built.environments[0].locks] == ["lockfiles/docker-lock.json"]
+    assert found("K04", built) == []
+    assert "K05" in {code for one in verdict.judge(built).skipped for code in one.codes}
 
 
 # -- every rule

@@ -210,9 +210,10 @@ def test_keys_inside_of_values_are_in_the_reference():
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_examples_of_mlprojects_are_valid(page):
     environments = dict.fromkeys(("python_env.yaml", "gpu.yaml"), "python: '3.11'")
+    named = dict(NAMED.findall(read(page)))
     for body in fences(read(page), "yaml") if page.name != "errors.md" else ():
         if "dependencies:" not in body:
-            files = {"MLproject": body, **environments}
+            files = {**environments, **named, "MLproject": body}
             assert mlproject.decode("MLproject", reader(files), SCHEMA).problems == (), body
 
 

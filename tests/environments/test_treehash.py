@@ -161,3 +161,20 @@ def test_what_an_environment_stands_on_is_noted(tmp_path, settings):
     assert noted[program] == digest.of_bytes(pathlib.Path(program).read_bytes())
     assert all(re.search(r"python3[.\d]*$|libpython", path) for path in noted)
     assert treehash.base(str(tmp_path)) == {}
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        "#!/bin/sh\n'''exec' '{0}/bin/python' \"$0\" \"$@\"\n' '''\n",
+        "#!/bin/sh\n'''exec' \"{0}/bin/python\" \"$0\" \"$@\" #'''\n",
+        "#!/bin/sh\n'''exec' {0}/bin/python \"$0\" \"$@\"\n' '''\n",
+    ],
+)
+def test_how_a_script_finds_its_python_is_the_same_everywhere(tmp_path, long):
+    hashes = set()
+    for name, text in (("short", "#!{0}/bin/python\n"), ("long", long)):
+        begin = text.format(tmp_path / name)
+        put(tmp_path / name, {"bin/tool": f"{begin}print(1)\n".encode()})
+        hashes.add(hash_of(tmp_path / name))
+    assert len(hashes) == 1

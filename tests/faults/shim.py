@@ -5,6 +5,7 @@ The parent stays warm, so that a point costs a fork and no start of an interpret
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -92,6 +93,7 @@ def start(work):
     """Start `work` in a copy of this process; give its process id."""
     sys.stdout.flush()
     sys.stderr.flush()
+    gc.freeze()  # pages with old objects stay shared
     pid = os.fork()
     if pid:
         return pid

@@ -11,7 +11,7 @@ from faults import scene, shim
 from repro.environments import cache
 from repro.lock import EnvironmentLock
 
-ROUND = 40
+ROUND = 15
 """Points after which a new store begins: checks of a small one are fast."""
 
 
@@ -145,6 +145,8 @@ def _sweep(kind, tally, until):
     operation = kind(scene.Scene(root).open())
     try:
         operation.prepare(0)
+        operation.recovered(0)  # so that what it imports is there before it is copied
+        operation.prepare(0)
         count = shim.calls_of(lambda: operation.act(0))
         points = [(at, moment) for at in range(1, count + 4) for moment in shim.MOMENTS]
         for number, (at, moment) in enumerate(points, 1):
@@ -212,10 +214,8 @@ def _interleaved(place, at, tally):
     """Let a publication begin, with blobs that are old already, and collect in the middle."""
     for name, _size in list(place.blobs.names()):
         os.utime(place.blobs.path(name))
-    to_parent, from_child = os.pipe()[::-1], None
     ready, told = os.pipe()
     resumed, resume = os.pipe()
-    del to_parent, from_child
 
     def paused():
         os.close(ready)
@@ -226,11 +226,18 @@ def _interleaved(place, at, tally):
     pid = shim.start(paused)
     os.close(told)
     os.close(resumed)
-    reached = os.read(ready, 1)
-    if reached:
-        now = time.time_ns()
-        place.prune(ahead_ns=2 * scene.HOUR_NS, before_ns=now + 2 * scene.HOUR_NS)
+    if os.read(ready, 1):
+        ahead = 2 * scene.HOUR_NS
+        collector = shim.start(
+            lambda: bool(place.prune(ahead_ns=ahead, before_ns=time.time_ns() + ahead)) - 1
+        )
+        pauses = 50  # it has to wait where the publication holds a lock
+        while pauses and not os.waitpid(collector, os.WNOHANG)[0]:
+            pauses -= 1
+            time.sleep(0.002)
         os.write(resume, b"x")
+        if not pauses:
+            os.waitpid(collector, 0)
     os.close(ready)
     os.close(resume)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

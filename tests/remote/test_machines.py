@@ -105,7 +105,9 @@ def test_the_next_command_heals_what_a_kill_left(servers, host, kind, action):
     whole = time.monotonic() - began
     dice = random.Random(kind + action)
     killed = 0
-    for number in range(4):
+    for number in range(20):
+        if killed == 4:
+            break
         victim = one if action == "push" else host(environ)
         fill(victim, f"more {number}") if action == "push" else None
         child = command(victim, action)
@@ -113,6 +115,8 @@ def test_the_next_command_heals_what_a_kill_left(servers, host, kind, action):
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
             killed += 1
+        else:
+            whole *= 0.7  # the machine is faster than it was
         child.communicate()
         assert kind == "rclone" or sound(server, url)  # it shows what it has got half of
         status, _out, err = done(victim, action)
@@ -120,7 +124,7 @@ def test_the_next_command_heals_what_a_kill_left(servers, host, kind, action):
         assert all(victim.read(key) is not None for key in keys)
         assert action == "pull" or sound(server, url)
         nothing_corrupt(victim)
-    assert killed
+    assert killed == 4
     fresh = host(environ)
     assert done(fresh, "pull")[0] == 0
     assert all(fresh.read(key) == one.read(key) for key in keys)

@@ -25,7 +25,7 @@ CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={root}/munge.sock
+AuthInfo=socket={root}/munge.sock,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={root}/state
 SlurmdSpoolDir={root}/spool-%n
@@ -156,7 +156,8 @@ class Cluster:
             time.sleep(0.02)
 
     def stop(self):
-        self.call("scancel", "--user=root", check=False)
+        if (self.root / "slurmctld.pid").exists():
+            self.call("scancel", "--user=root", check=False)
         self.end(*(f"slurmd-{name}" for name in NODES), "slurmctld")
         self.end("munged")
 

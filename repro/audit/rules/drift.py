@@ -97,7 +97,7 @@ def unused(facts: Facts) -> Iterator[Hit]:
     """D08: the last result is of another environment."""
     locks = [lock for env in facts.environments for _file, lock in env.locked]
     digests = {lock.digest for lock in locks}
-    is_open = any(lock.kind == "python" and not lock.interpreter.version for lock in locks)
+    is_open = any(k.kind == "python" and not k.interpreter.implementation for k in locks)
     if not digests or is_open:  # which environment another tool's lock gives, the machine decides
         return
     for step in facts.history or ():

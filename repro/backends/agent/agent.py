@@ -113,7 +113,7 @@ class Agent:
         time.sleep(TICK)
 
     def _get(self, digest: str, path: str) -> None:
-        if self.bell.rung:
+        if self.bell.has_rung():
             raise Cancelled
         patiently(self.carriage.get, digest, path)
 
@@ -128,7 +128,7 @@ class Agent:
 
     def _command(self) -> None:
         spec, bell = self.spec, self.bell
-        if bell.rung:
+        if bell.has_rung():
             raise Cancelled
         before, taken = time.time_ns(), usage()
         argv = [self._placed(word) for word in spec["argv"]]
@@ -147,7 +147,7 @@ class Agent:
         if command.alive():
             command.end(bell, SHORT if cause == "exit" else spec["grace_ms"] / 1000)
         pump.finish()
-        if bell.rung and cause == "exit":  # all of us were asked at once, and it was faster
+        if bell.has_rung() and cause == "exit":  # all of us were asked at once, and it was faster
             cause = "cancel"
         used = usage()
         for name in ("user_ns", "system_ns"):

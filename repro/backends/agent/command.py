@@ -115,8 +115,8 @@ class Bell:
     """What wakes us: the end of a child, and signals that ask us to end."""
 
     def __init__(self) -> None:
-        """Listen; from here on such a signal sets `rung` and does nothing else."""
-        self.rung = False
+        """Listen; from here on such a signal rings, and does nothing else."""
+        self._rung = False
         self._pipe, bell = os.pipe()
         os.set_blocking(self._pipe, False)
         os.set_blocking(bell, False)
@@ -126,7 +126,11 @@ class Bell:
             signal.signal(number, self._ring)
 
     def _ring(self, *_: object) -> None:
-        self.rung = True
+        self._rung = True
+
+    def has_rung(self) -> bool:
+        """Say whether we were asked to end."""
+        return self._rung
 
     def wait(self, seconds: float) -> None:
         """Sleep until something happens, at most for so long."""
@@ -193,7 +197,7 @@ class Command:
             self.alive()
             if self.status is not None:
                 return "exit"
-            if bell.rung or record.lost:
+            if bell.has_rung() or record.lost:
                 return "cancel"
             if time.monotonic() >= end:
                 return "timeout"
