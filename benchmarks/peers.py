@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import measure
+import sections
 import subjects
 import table
 from workspace import DISTRIBUTION, PEERS, REPOSITORY, Workspace
@@ -27,7 +28,7 @@ def main() -> None:
     chosen = _choose(subjects.all_subjects(place), options.only)
     counted = _counted(chosen, options.only)
     load = " ".join(f"{part:.2f}" for part in os.getloadavg())
-    facts = _facts(load, _install(place, chosen), options.rounds)
+    about = facts(load, _install(place, chosen), options.rounds)
     place.clear()
     for subject in chosen:
         subject.set_up()
@@ -36,12 +37,11 @@ def main() -> None:
         counts = {subject.name: measure.count(subject, place) for subject in counted}
     except (measure.CommandFailed, subjects.Unfit) as error:
         sys.exit(f"error: {error}")
-    report = table.markdown(table.Results(chosen, samples, counts), facts)
+    report = table.markdown(table.Results(chosen, samples, counts), about)
     sys.stdout.write(report)
     output = options.output or (None if options.only else RESULTS)
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(report)
+        sections.put(output, "peers", report)
 
 
 def _options() -> argparse.Namespace:
@@ -121,13 +121,14 @@ def _install(place: Workspace, chosen: list[subjects.Subject]) -> dict[str, str]
     return found
 
 
-def _facts(load: str, versions: dict[str, str], rounds: int) -> dict[str, str]:
+def facts(load: str, versions: dict[str, str], rounds: int) -> dict[str, str]:
+    """Say when, where and on what was measured."""
     now = dt.datetime.now(dt.UTC)
     return {
         "date": f"{now:%Y-%m-%d %H:%M} UTC",
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} "
         f"{platform.release()}, load before {load}",
-        "versions": ", ".join(f"{name} {text}" for name, text in versions.items()),
+        **({"versions": ", ".join(f"{n} {t}" for n, t in versions.items())} if versions else {}),
         "commit": _commit(),
         "rounds": f"{rounds}; commands in turn; times in ms; CPU is user and system time of the "
         "command and its children; ratios are of CPU medians",

@@ -86,7 +86,7 @@ def markdown(results: Results, facts: Mapping[str, str]) -> str:
     for group, title in TITLES.items():
         chosen = [s for s in results.subjects if s.group == group]
         if chosen:
-            parts += [f"## {title}", _table(HEAD, _rows(chosen, results))]
+            parts += [f"## {title}", table(HEAD, _rows(chosen, results))]
     if results.counts:
         parts += ["## Modules and processes without changes", _count_table(results)]
     return "\n\n".join(parts) + "\n"
@@ -94,7 +94,7 @@ def markdown(results: Results, facts: Mapping[str, str]) -> str:
 
 def _budget_table(results: Results) -> str:
     head = ("budget", "limit", "measured", "verdict")
-    return _table(
+    return table(
         head,
         (
             (
@@ -125,7 +125,7 @@ def _rows(subjects: Sequence[Subject], results: Results) -> Iterator[tuple[str, 
 
 def _count_table(results: Results) -> str:
     head = ("command", "modules", "processes started")
-    return _table(
+    return table(
         head,
         (
             (s.label, str(c.modules), "not measured" if c.children is None else str(c.children))
@@ -135,7 +135,8 @@ def _count_table(results: Results) -> str:
     )
 
 
-def _table(head: Sequence[str], rows: Iterator[tuple[str, ...]]) -> str:
+def table(head: Sequence[str], rows: Iterator[tuple[str, ...]]) -> str:
+    """Write a table, its numbers on the right."""
     rule = ["---", *("---:" for _ in head[1:])]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from repro import engine, params, record, standing
-from repro.errors import ExecutionException, Interrupted, ReproError, RunUnknown, UsageError
+from repro.errors import ExecutionException, Interrupted, RunUnknown, UsageError
 from repro.events import Reused
 from repro.machine import Machine
 from repro.plan import Course
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from repro.engine import Opened, Prepared
     from repro.errors import Problem
     from repro.events import Emit, Event
-    from repro.explain import Reason
     from repro.manifest import Entry
     from repro.plan import Request
     from repro.record import RunRecord
-    from repro.source import Upstream
     from repro.spec import Project
     from repro.standing import Standing
 
@@ -314,146 +312,6 @@ def failure(submitted: SubmittedRun) -> ExecutionException:
         f"Run (ID '{submitted.run_id}') failed{reason}",
         run=submitted,
         hints=[f"`repro show {submitted.run_id[:8]} --log` shows its output"],
-    )
-
-
-class Explanation(Value):
-    """What would happen to a step now, and why.
-
-    `state` is `hit`, `run`, or `depends` for a step that needs one that would run: its inputs are
-    known only then. `step` is the id of the step among those of the run, `needs` those of the
-    steps that it needs. `key` is empty for a step that depends. `commits` are those since the last
-    run, where Git knows them.
-    """
-
-    entry_point: str
-    key: str
-    state: str
-    step: str = ""
-    needs: tuple[str, ...] = ()
-    reused_run: str = ""
-    summary: str = ""
-    reasons: tuple[Reason, ...] = ()
-    parts: Mapping[str, object] = {}
-    commits: str = ""
-
-    @property
-    def hit(self) -> bool:
-        """Say whether an earlier result would be reused."""
-        return self.state == "hit"
-
-
-def foresee(request: Request, machine: Machine, emit: Emit = silent) -> Explanation:
-    """Say whether the step of a request would run now, and why, without running anything."""
-    return foresee_all(request, machine, emit)[-1]
-
-
-def foresee_all(
-    request: Request, machine: Machine, emit: Emit = silent, again: tuple[str, ...] = ()
-) -> tuple[Explanation, ...]:
-    """Say of all steps of a request whether they would run now, in the order of the graph.
-
-    `again` are steps that would be run whatever results there are, as in `Course`.
-    """
-    opened = engine.open_project(request, machine, emit)
-    forced = opened.graph.after(again)
-    told: dict[str, Explanation] = {}
-    made: dict[str, Upstream] = {}
-    for node in opened.graph.nodes:
-        waiting = [need for need in node.needs if not told[need].hit]
-        if waiting:
-            told[node.id] = Explanation(
-                entry_point=node.entry.name,
-                key="",
-                state="depends",
-                step=node.id,
-                needs=node.needs,
-                summary=f"after `{waiting[0]}`, unless that makes what it made before",
-            )
-            continue
-        asked = replace(request, use_results=False) if node.id in forced else request
-        upstream = tuple(made[need] for need in node.needs)
-        prepared = engine.prepare_node(
-            replace(opened, request=asked), node, upstream, machine, emit
-        )
-        told[node.id], outputs = _foreseen(prepared, machine)
-        told[node.id] = replace(told[node.id], step=node.id, needs=node.needs)
-        made[node.id] = engine.upstream_of(opened, node, outputs)
-    opened.tree.remember()
-    return tuple(told[node.id] for node in opened.graph.nodes)
-
-
-def _foreseen(prepared: Prepared, machine: Machine) -> tuple[Explanation, tuple[Entry, ...]]:
-    from repro import execution
-
-    answer = engine.look_up(prepared, machine)
-    if answer.result is not None:
-        told = Explanation(
-            entry_point=prepared.entry.name,
-            key=prepared.key,
-            state="hit",
-            reused_run=answer.result.run_id,
-            summary=f"its result is that of run {answer.result.run_id[:8]}",
-            parts=answer.result.parts,
-        )
-        return told, answer.outputs
-    reasons = execution.reasons(prepared, machine)
-    earlier = machine.history.latest(prepared.source.project, prepared.entry.name)
-    way = machine.way(prepared.source, earlier.commit) if earlier and not earlier.dirty else None
-    if way is not None:
-        lines = way.lines
-        reasons = tuple(
-            replace(r, lines=lines.get(r.name) if r.part == "file" else None) for r in reasons
-        )
-    told = Explanation(
-        entry_point=prepared.entry.name,
-        key=prepared.key,
-        state="run",
-        summary=answer.reason or execution.why(prepared, machine),
-        reasons=reasons,
-        commits=str(way or ""),
-    )
-    return told, ()
-
-
-class StepState(Value):
-    """The state of one entry point: `fresh`, `stale`, or `unknown` where it cannot be told."""
-
-    entry_point: str
-    state: str
-    reason: str
-    last_run: str = ""
-    last_ns: int = 0
-
-
-def states(request: Request, machine: Machine, emit: Emit = silent) -> tuple[StepState, ...]:
-    """Give the state of every entry point of a project, with the parameters of its last run."""
-    tree = machine.tree(request, lambda _text: None)
-    project = tree.project(lambda t: machine.load(t, emit))
-    return tuple(
-        _state(replace(request, entry_point=e.name), tree.source.project, machine)
-        for e in project.entry_points
-    )
-
-
-def _state(request: Request, project: str, machine: Machine) -> StepState:
-    runs = machine.history.find(project=project, entry_point=request.entry_point, limit=1)
-    last = runs[0] if runs else None
-    if last is None and not request.parameters:
-        return StepState(entry_point=request.entry_point, state="stale", reason="never run")
-    given = {n: t for n, t, origin in last.parameters if origin != "default"} if last else {}
-    try:
-        told = foresee(replace(request, parameters={**given, **request.parameters}), machine)
-    except ReproError as error:
-        state, reason = "unknown", error.message
-    else:
-        state, reason = ("fresh", "") if told.hit else ("stale", told.summary)
-    return StepState(
-        entry_point=request.entry_point,
-        state=state,
-        reason=reason,
-        last_run=last.run_id if last else "",
-        last_ns=last.started_ns if last else 0,
     )
 
 

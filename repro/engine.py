@@ -259,7 +259,9 @@ def _identified(
         elif argument.kind == "secret":
             keyed = digest.keyed(machine.secret, argument.text)
             arguments.append(params.with_identity(argument, keyed))
-        elif argument.kind == "path" and (known := standins.identity_of(argument.text)):
+        elif argument.kind == "path" and (
+            known := standins.known(argument.name, request.stand_ins)
+        ):
             arguments.append(params.with_identity(argument, known))
         elif argument.kind == "path":
             path = paths.local(argument, index, lambda: request.storage or machine.home.scratch())

@@ -6,7 +6,7 @@ import os
 import time
 from signal import SIGTERM
 
-from repro import engine, explain, jobs, manifest, metrics, provenance, step
+from repro import engine, jobs, manifest, metrics, provenance
 from repro.capture import Capture, OutputRefused, Shape
 from repro.conditions import Conditions, applied
 from repro.errors import Interrupted, OutputMissing, ReproError, SourceUnusable, UsageError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 NOTHING = ""
 PAUSE = 0.05
+SHOWN = 20
 
 
 def execute(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> RunRecord:
@@ -52,7 +53,7 @@ def execute(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> Ru
         found = _fetched(prepared, machine, emit)
         if found is not None:
             return found
-        reason = reason or why(prepared, machine)
+        reason = reason or causes.why(prepared, machine)
         emit(Missed(step=prepared.name, key=prepared.key, reason=reason))
         return _Execution(prepared, machine, emit, reason).run()
     finally:
@@ -68,6 +69,8 @@ def _fetched(prepared: Prepared, machine: Machine, emit: Emit) -> RunRecord | No
     if not machine.sharing.fetch_result(prepared.key):
         return None
     found, _reason = engine.answered(prepared, machine, emit)
+    if found is None:
+        machine.sharing.outdated(prepared.key)
     return found
 
 
@@ -90,37 +93,6 @@ def _wait_for(key_lock: Lock, prepared: Prepared, machine: Machine, emit: Emit) 
             holder = key_lock.holder()
             emit(Progress(step=prepared.name, text=f"waiting for {holder}, which runs it"))
         time.sleep(PAUSE)
-
-
-def why(prepared: Prepared, machine: Machine) -> str:
-    """Say in one line why a step has to run: what differs from its last run."""
-    return explain.summary(reasons(prepared, machine)) or first_reason(prepared, machine)
-
-
-def reasons(prepared: Prepared, machine: Machine) -> tuple[explain.Reason, ...]:
-    """Give what differs from the last executed run of the same step."""
-    earlier = machine.history.latest(prepared.source.project, prepared.entry.name)
-    if earlier is None:
-        return ()
-
-    def tree(name: str) -> tuple[Entry, ...] | None:
-        is_new = name == prepared.step.inputs  # and nothing of it is in the store yet
-        return engine.inputs_of(prepared) if is_new else machine.tree_of(name)
-
-    return explain.reasons(
-        earlier.parts, step.parts(prepared.step), tree, machine.locks.of_environment
-    )
-
-
-def first_reason(prepared: Prepared, machine: Machine) -> str:
-    """Say why a step runs whose key has not changed."""
-    earlier = machine.history.latest(prepared.source.project, prepared.entry.name)
-    if earlier is None:
-        return f"first run of `{prepared.name}` in this project"
-    if earlier.status == FINISHED:
-        return f"the result of run {earlier.run_id[:8]} is not in the store any more"
-    code = f" with exit code {earlier.exit_code}" if earlier.exit_code else ""
-    return f"the last run, {earlier.run_id[:8]}, {earlier.status.lower()}{code}"
 
 
 class _Execution:
@@ -232,6 +204,9 @@ class _Execution:
         given = self.calls.variables(given)
         confinement = self._confinement(realized, receiver.variables)
         job = jobs.job(prepared, run_id, self.room, realized, given, confinement)
+        trace = os.path.join(self.room.base, "trace")
+        if prepared.request.trace:
+            job = machine.isolation.watched(job, trace)
         try:
             self.emit(Started(step=prepared.name, run_id=run_id, command=prepared.command))
             self.end = self._waited(applied(job, self.conditions))
@@ -242,6 +217,8 @@ class _Execution:
             if receiver.unknown:
                 names = ", ".join(receiver.unknown[:3])
                 self.note(f"the step asked MLflow for what repro does not keep: {names}")
+        if prepared.request.trace:
+            self._told(trace, self._sight("mounts", realized, receiver.variables, network=True))
         if self.end.code == 0:
             self.outputs = self._captured(capture)
         elif self.end.cause == "exit":
@@ -249,7 +226,7 @@ class _Execution:
 
     def _confinement(self, realized: Realized, tracking: Mapping[str, str]) -> Confinement:
         """Decide what the step may see; say it where that is not what was meant."""
-        prepared, isolation, room = self.prepared, self.machine.isolation, self.room
+        prepared, isolation = self.prepared, self.machine.isolation
         if realized.image:
             level = "mounts" if prepared.entry.network else "hermetic"
             self.record = replace(self.record, sandbox=level, means=prepared.backend)
@@ -261,14 +238,34 @@ class _Execution:
         if not prepared.entry.network and not isolation.blocks(level):
             self.note("`network: false` is declared, but the network is not blocked here")
         self.record = replace(self.record, sandbox=level, means=isolation.means(level))
-        return isolation.confinement(
+        network = prepared.entry.network or not isolation.blocks(level)
+        return self._sight(level, realized, tracking, network=network)
+
+    def _sight(
+        self, level: str, realized: Realized, tracking: Mapping[str, str], *, network: bool
+    ) -> Confinement:
+        room = self.room
+        return self.machine.isolation.confinement(
             level,
             (room.work, room.home, room.tracking, room.temporary),
-            jobs.shown(prepared),
+            jobs.shown(self.prepared),
             realized,
             tracking.get("MLFLOW_TRACKING_URI", ""),
-            network=prepared.entry.network or not isolation.blocks(level),
+            network=network,
         )
+
+    def _told(self, trace: str, sight: Confinement) -> None:
+        """Record what a watched step used without declaring it."""
+        if not os.path.exists(trace):
+            return
+        reads, hosts = self.machine.isolation.undeclared(trace, sight, self.room.work)
+        self.record = replace(self.record, reads=reads, hosts=hosts)
+        for path in reads[:SHOWN]:
+            self.note(f"read without being declared: `{path}`", f"`- {path}` below `mounts:`")
+        if len(reads) > SHOWN:
+            self.note(f"and {len(reads) - SHOWN} more files that are not declared")
+        for host in hosts[:SHOWN]:
+            self.note(f"talked to `{host}`")
 
     def _explained(self, confinement: Confinement) -> None:
         """Say which files a failed step missed, as far as what it printed tells."""
@@ -282,9 +279,9 @@ class _Execution:
 
     def _waited(self, job: Job) -> JobEnd:
         assert self.log is not None  # noqa: S101  (made just before)
-        submitted = self.machine.backend(self.prepared.backend, job.confinement.level).submit(
-            job, self.log.sink
-        )
+        name, config = self.prepared.backend, self.prepared.request.config
+        backend = self.machine.backend(name, job.confinement.level, config)
+        submitted = backend.submit(job, self.log.sink)
         self.machine.watch(self.record.run_id, submitted)
         try:
             return submitted.wait()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 
 from repro import plan
-from repro.errors import UsageError
+from repro.errors import Unsupported, UsageError
 from repro.ports import Confinement
+from repro.value import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from repro.backends.sandbox.means import Available
-    from repro.ports import Backend, Realized
+    from repro.ports import Backend, Job, Realized
     from repro.store.memos import Memos
 
 
@@ -119,6 +120,35 @@ class Isolation:
         view = means.view(confinement)
         found = explanation.undeclared(said, confinement, view, folder, project)
         return tuple((f"the step did not see `{one.path}`", one.hint) for one in found)
+
+    def watched(self, job: Job, output: str) -> Job:
+        """Give a job under whose command all files and hosts are noted in the file `output`.
+
+        Raises Unsupported where strace is not installed.
+        """
+        import shutil
+
+        from repro.backends.sandbox import trace
+
+        strace = shutil.which("strace", path=self._environ.get("PATH"))
+        if strace is None:
+            raise Unsupported(
+                "watching a step needs strace, which is not here",
+                hints=["install it, for example with `apt-get install strace`"],
+            )
+        return replace(job, argv=trace.argv(job.argv, strace, output))
+
+    def undeclared(
+        self, output: str, confinement: Confinement, folder: str
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Give the files and hosts that a watched job used and that a confined one had not had."""
+        from repro.backends.sandbox import means, trace
+
+        with open(output, encoding="utf-8", errors="replace") as file:
+            found = trace.parse(file.read(), folder)
+        left = trace.undeclared(found, means.view(confinement), confinement.port)
+        there = tuple(path for path in left.read if os.path.lexists(path))
+        return there, left.hosts
 
     def backend(self, level: str) -> Backend:
         """Give what starts the processes of steps at a level."""

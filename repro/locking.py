@@ -149,7 +149,7 @@ def is_about(wanted: Wanted, lock: EnvironmentLock) -> bool:
     environment = wanted.environment
     if not isinstance(environment, DockerEnvironment) or lock.image is None:
         return True
-    return lock.image.reference == (environment.dockerfile or environment.image)
+    return lock.image.reference == (environment.image or environment.dockerfile)
 
 
 class Locker:

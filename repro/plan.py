@@ -34,7 +34,8 @@ class Request(Value):
     `parameters` are raw. `env_manager` is empty for the project's own kind. `use_results` and
     `keep_result` are the two halves of caching: reading and writing. `locking` says what becomes
     of a lock that is out of date, as in `repro.locking`. `container` are options of the container
-    engine, by name; None stands for a flag. `stand_ins` are (path, text): what stands in the key
+    engine, by name; None stands for a flag. `trace` asks for a list of what the step
+    reads without saying so. `stand_ins` are (path, text): what stands in the key
     for paths in parameters that are others each time. `output` is a folder for the outputs, empty
     for the project's own. `caller` is the folder that relative paths of the user start from.
     """
@@ -60,6 +61,7 @@ class Request(Value):
     locking: str = ""
     container: Mapping[str, str | None] = {}
     config: Any = None
+    trace: bool = False
     stand_ins: tuple[tuple[str, str], ...] = ()
 
 

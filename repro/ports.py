@@ -400,6 +400,14 @@ if TYPE_CHECKING:
         ) -> Confinement:
             """Give what a step may see and change."""
 
+        def watched(self, job: Job, output: str) -> Job:
+            """Give a job whose use of files and hosts is noted. Raises Unsupported."""
+
+        def undeclared(
+            self, output: str, confinement: Confinement, folder: str
+        ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+            """Give the files and hosts that were used and not declared."""
+
         def hints(
             self, said: bytes, confinement: Confinement, folder: str, project: str
         ) -> tuple[tuple[str, str], ...]:
@@ -410,6 +418,9 @@ if TYPE_CHECKING:
 
         def fetch_result(self, key: str) -> Result | None:
             """Bring a result, with all that it names, into the store; every byte is checked."""
+
+        def outdated(self, key: str) -> None:
+            """Note that a result of the remote is to be replaced by the next one of its key."""
 
         def offer(self, key: str) -> None:
             """Send a result of the store, now or later."""

@@ -56,6 +56,8 @@ class RunRecord(Value):
     backend: str = "local"
     sandbox: str = "none"
     means: str = ""
+    reads: tuple[str, ...] | None = None
+    hosts: tuple[str, ...] | None = None
     exit_code: int | None = None
     cause: str = ""
     wall_ns: int = 0
@@ -85,6 +87,9 @@ def plain(record: RunRecord) -> dict[str, Any]:
 def of_plain(data: Mapping[str, Any]) -> RunRecord:
     """Read what `plain` gave; fields of a later version are left out."""
     known = {name: data[name] for name in RunRecord.__fields__ if name in data}
+    for name in ("reads", "hosts"):
+        if known.get(name) is not None:
+            known[name] = tuple(known[name])
     for name in ("parameters", "notes"):
         rows = known.get(name, ())
         known[name] = tuple(tuple(row) if isinstance(row, list) else row for row in rows)

@@ -9,8 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from repro.api import Explanation, StepState
     from repro.explain import Reason
+    from repro.foresight import Explanation, StepState
     from repro.manifest import Entry
     from repro.record import RunRecord
 

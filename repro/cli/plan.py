@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from repro.api import Explanation
+    from repro.foresight import Explanation
     from repro.plan import Request
 
 HELP = "show the steps of a run, and whether and why each would run"
@@ -54,7 +54,7 @@ def execute(options: Options) -> int:
 
 def tell(request: Request, options: Options, again: tuple[str, ...]) -> int:
     """Say what would happen to each step of a request now."""
-    from repro import api
+    from repro import foresight
     from repro.cli import documents, render, session
 
     form = "json" if options.flag("json") else options.text("format") or "text"
@@ -62,7 +62,7 @@ def tell(request: Request, options: Options, again: tuple[str, ...]) -> int:
         hints = [f"choose one of {', '.join(FORMATS)}"]
         raise errors.UsageError(f"no format `{form}`", hints=hints)
     with session.machine(options) as machine:
-        told = api.foresee_all(request, machine, session.narrator(options), again)
+        told = foresight.foresee_all(request, machine, session.narrator(options), again)
     if form == "json":
         print(render.json_text(documents.plan(told)))
     elif form == "text":

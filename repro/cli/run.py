@@ -76,6 +76,11 @@ OPTIONS = (
     Option(
         names=("--timeout",), metavar="TIME", help="longest time, as `90`, `90s`, `15m` or `2h`"
     ),
+    Option(
+        names=("--trace",),
+        kind="flag",
+        help="run it without a sandbox, and name every file and host that it does not declare",
+    ),
     Option(names=("--offline",), kind="flag", help="leave the remote cache alone"),
     Option(names=("--no-cache",), kind="flag", help="neither read nor write results"),
     Option(names=("--refresh",), kind="flag", help="write the result, but do not read one"),
@@ -145,11 +150,12 @@ def request_of(options: Options) -> Request:
         parameters=parameters(options.list("param_list")),
         env_manager=options.text("env_manager"),
         backend=options.text("backend") or "local",
-        use_results=not (options.flag("no_cache") or options.flag("refresh")),
+        use_results=not any(options.flag(f) for f in ("no_cache", "refresh", "trace")),
         keep_result=not options.flag("no_cache"),
         output=os.path.abspath(options.text("output")) if options.text("output") else "",
         storage=os.path.abspath(options.text("storage_dir")) if options.text("storage_dir") else "",
-        sandbox=options.text("sandbox"),
+        sandbox="none" if options.flag("trace") else options.text("sandbox"),
+        trace=options.flag("trace"),
         run_name=options.text("run_name"),
         experiment_name=options.text("experiment_name"),
         experiment_id=options.text("experiment_id"),

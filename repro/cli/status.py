@@ -30,11 +30,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(options: Options) -> int:
     """Run the command."""
-    from repro import api
+    from repro import foresight
     from repro.cli import documents, render, session, table
 
     with session.machine(options) as machine:
-        found = api.states(session.request(options), machine, session.narrator(options))
+        found = foresight.states(session.request(options), machine, session.narrator(options))
         now = machine.now_ns()
     if options.flag("json"):
         print(render.json_text(documents.status(options.text("uri") or ".", found)))

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from repro.api import Explanation
+    from repro.foresight import Explanation
     from repro.plan import Request
 
 HELP = "say why a step would run now, or why a run ran"
@@ -54,11 +54,11 @@ def execute(options: Options) -> int:
 
 def tell(request: Request, options: Options) -> int:
     """Say what would happen to a step now."""
-    from repro import api
+    from repro import foresight
     from repro.cli import documents, render, session
 
     with session.machine(options) as machine:
-        told = api.foresee(request, machine, session.narrator(options))
+        told = foresight.foresee(request, machine, session.narrator(options))
     if options.flag("json"):
         print(render.json_text(documents.why(told)))
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from repro import digest, engine, standins
+from repro import digest, engine, params, standins
 from repro.drivers import asking
 from repro.errors import ReproError
 from repro.source import Upstream
@@ -117,8 +117,8 @@ class Made:
         calls = list(calls)
         standing = placement.made_by(self._caller.entry.name)
         for name, paths, _seen in calls:
-            paths = {*paths, *known["made"].get(name, ())}
-            known["made"][name] = sorted(path for path in paths if path in standing)
+            ever = {*paths, *known["made"].get(name, ())}
+            known["made"][name] = sorted(path for path in ever if path in standing)
         for name, _paths, seen in calls:
             others = {other for other, _p, _s in calls} - seen
             known["unseen"][name] = sorted({*others, *known["unseen"].get(name, ())})
@@ -135,13 +135,21 @@ def plain(
 ) -> dict[str, Any] | None:
     """Give a call as data from which it can be made again, None where that is not possible.
 
-    Its parameters are those of its key, so that files are known by their content. A secret is not
-    among them, so a call with one is not kept. `set_` are variables that the caller had set.
+    Files among its parameters are known by their content, since they may be gone. Secrets are not
+    kept, and so no call that has one. `set_` are variables that the caller had set.
     """
-    request = opened.request
-    rows = result.parts.get("parameters", ()) if result is not None else ()
-    if result is None or any(kind == "secret" and text for _name, kind, text in rows):
+    request, target = opened.request, opened.graph.target
+    if result is None:
         return None
+    keyed = {name: text for name, _kind, text in result.parts["parameters"]}
+    bound = [a for a in params.bind(target.entry, target.given) if a.text is not None]
+    if any(argument.kind == "secret" for argument in bound):
+        return None
+    paths = [
+        standins.of_parameter(a.name, standins.of(keyed[a.name], a.name))
+        for a in bound
+        if a.kind == "path"
+    ]
     passed = {name for node in opened.graph.nodes for name in node.entry.pass_env}
     usual = asking.own(caller, place.inside).version if place.inside is not None else ""
     return {
@@ -150,11 +158,8 @@ def plain(
         "version": "" if place.version == usual else place.version,
         "entry_point": request.entry_point,
         "env_manager": request.env_manager,
-        "parameters": {
-            name: standins.of(text, name) if kind == "path" else text
-            for name, kind, text in rows
-            if text is not None
-        },
+        "parameters": {a.name: a.text for a in bound if a.origin != "default"},
+        "stand_ins": [list(pair) for pair in (*request.stand_ins, *paths)],
         "container": dict(request.container),
         "variables": {name: text for name, text in set_.items() if name in passed},
         "key": result.key,
@@ -216,6 +221,7 @@ def _request(call: Mapping[str, Any], caller: Prepared) -> Request:
         entry_point=call["entry_point"],
         env_manager=call["env_manager"],
         container=call["container"],
+        stand_ins=tuple((path, text) for path, text in call["stand_ins"]),
     )
 
 

@@ -101,7 +101,7 @@ def wanted(asked: Asked, place: Where, caller: Prepared, run_id: str, places: Pl
         experiment_id="" if asked.experiment_name else plain.experiment_id,
         storage=asked.storage,
         container=dict(asked.container),
-        run_id=asked.run_id or os.urandom(16).hex(),
+        run_id=os.urandom(16).hex(),
         run_name=asked.run_name,
         parent_run=run_id,
         caller=places.here(asked.folder),

@@ -92,6 +92,8 @@ class Session:
                 f"steps that call steps are {DEEPEST} deep",
                 hints=["does a step call itself without end?"],
             )
+        if asked.run_id:
+            raise Unsupported("a step cannot choose the id of a run that it asks for")
         try:
             call = Call(self, asked, asking.changed(self._given, asked.variables), ended)
             with self.guard:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
+from functools import cache
+
+from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +27,14 @@ def install(folder: str, given: Mapping[str, str], environ: Mapping[str, str]) -
     place = os.path.join(folder, "calls")
     os.makedirs(os.path.join(place, "late"), mode=0o700)
     for name, target in FILES.items():
-        shutil.copyfile(os.path.join(HERE, name), os.path.join(place, target))
+        with open(os.path.join(place, target), "wb") as file:
+            file.write(_text(name))
     others = given.get("PYTHONPATH", "")
     return {**given, "PYTHONPATH": f"{place}:{others}" if others else place}
+
+
+@cache
+def _text(name: str) -> bytes:
+    text = files.read(os.path.join(HERE, name))
+    assert text is not None  # noqa: S101  (it is installed with us)
+    return text

@@ -191,6 +191,9 @@ class _Delivery:
                 wants += [(entry.content, entry.size, entry.size) for entry in files]
             if result.log not in self.lost:
                 validation.check_log(self.blobs.get(result.log))
+            if result.provenance and result.provenance not in self.lost:
+                statement = self.blobs.get(result.provenance)
+                validation.check_statement(statement, key, self.blobs.get(result.outputs))
         except TROUBLE as error:
             self._refuse(key, error)
             return []
@@ -216,7 +219,8 @@ def _trees(result: Result) -> list[str]:
 def _lists(result: Result) -> list[Want]:
     """Give what must be read before the files of a result are known, and its log."""
     log = result.log_size * LOG_GROWTH + 1024
-    return [*((name, None, LARGEST_LIST) for name in _trees(result)), (result.log, None, log)]
+    others = [*_trees(result), *filter(None, (result.provenance,))]
+    return [*((name, None, LARGEST_LIST) for name in others), (result.log, None, log)]
 
 
 def _once(wants: Iterable[Want]) -> list[Want]:

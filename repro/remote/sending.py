@@ -87,7 +87,7 @@ class Outgoing:
     def _named(self, result: Result) -> dict[str, int]:
         sizes = {}
         lists = [result.outputs, result.artifacts, *(c["artifacts"] for c in result.children)]
-        names = {*lists, result.log}
+        names = {*lists, result.log, *filter(None, (result.provenance,))}
         for name in lists:
             self.blobs.get(name)
             names |= collection.contents(self.blobs, name)

@@ -15,7 +15,7 @@ from repro.remote.crew import TROUBLE, Crew
 from repro.remote.damage import Damage
 from repro.remote.fuse import Fuse
 from repro.remote.outbox import Outbox
-from repro.remote.port import Limits, Unanswered
+from repro.remote.port import AC, Limits, Unanswered
 from repro.remote.receiving import Brought, Incoming
 from repro.remote.sending import Outgoing
 from repro.remote.signing import Signing
@@ -127,6 +127,10 @@ class Sharing:
         for problem in brought.failed.values():
             self._warn(problem)
         return brought.results.get(key)
+
+    def outdated(self, key: str) -> None:
+        """Note that a result of the remote is good, and not good enough: ours is to replace it."""
+        self._incoming.damage.note(AC, key)
 
     def offer(self, key: str) -> None:
         """Send a new result in the background. It is noted durably, so it is not forgotten."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from repro import digest, manifest, runlog, value
+from repro import digest, manifest, provenance, runlog, value
 from repro.ports import ChildRun
 from repro.remote.port import Unfit
 from repro.store.home import Home
@@ -144,6 +144,13 @@ def check_declared(parts: Mapping[str, Any], entries: tuple[Entry, ...]) -> None
     for entry in entries:
         if not is_declared(entry.path):
             raise Unfit(f"{entry.path!r} is no output that the step declares")
+
+
+def check_statement(data: bytes, key: str, outputs: bytes) -> None:
+    """Raise Unfit for an attestation that is not about the result of `key` with its outputs."""
+    faults = provenance.faults(data, key, entries_of(outputs))
+    if faults:
+        raise Unfit(f"the attestation is refused: {faults[0]}")
 
 
 def check_log(data: bytes) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PREFIX = "/api/2.0/repro/"
 PATIENCE = 20
 TEXTS = (
-    *("uri", "folder", "entry_point", "version", "env_manager", "experiment_name"),
+    *("entry_point", "version", "env_manager", "experiment_name"),
     *("run_id", "run_name", "storage"),
 )
 
@@ -39,6 +39,7 @@ class Calling:
         self._calls = calls
         self._ledger = ledger
         self._guard = guard
+        self._own = ledger.main.experiment_id
 
     def answer(self, method: str, path: str, fields: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Give the HTTP status and the reply. Raises Refused for a request that is none."""
@@ -55,16 +56,18 @@ class Calling:
         except ReproError as error:
             problem = {"message": error.message, "hints": list(error.hints), "code": error.code}
             return 400, {"error_code": "INVALID_PARAMETER_VALUE", **problem}
+        except OSError as error:
+            return 500, {"error_code": "INTERNAL_ERROR", "message": str(error)}
 
     def _begin(self, request: Request) -> dict[str, Any]:
         given = {name: text for name in TEXTS if (text := request.text(name, ""))}
         experiment = request.text("experiment_id", "")
-        if experiment:
-            with self._guard:  # the step knows our experiments, and those only by our ids
-                known = self._ledger.experiment(experiment)
-                main = known.experiment_id == self._ledger.main.experiment_id
-            given["experiment_name"] = "" if main else known.name
+        if experiment not in ("", self._own):  # the step knows no other ids than ours
+            with self._guard:
+                given["experiment_name"] = self._ledger.experiment(experiment).name
         asked = Asked(
+            uri=request.text("uri"),
+            folder=request.text("folder"),
             parameters=request.mapping("parameters"),
             container=request.mapping("container"),
             variables={n: text or "" for n, text in request.mapping("variables").items()},

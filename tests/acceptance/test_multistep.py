@@ -57,3 +57,71 @@ def test_the_steps_of_an_mlflow_driver_are_steps(repro, multistep):
     main, below = states(repro)
     assert not main["cached"]
     assert below == {"load_raw_data": "hit", "etl_data": "hit", "factorize": "ok", "train": "ok"}
+
+
+DRIVER = """
+import json
+import os
+import subprocess
+
+import mlflow
+from mlflow.exceptions import ExecutionException
+from mlflow.tracking import MlflowClient
+
+told = {}
+mlflow.set_experiment("calls")
+with mlflow.start_run() as parent:
+    submitted = mlflow.projects.run(
+        os.path.join(os.getcwd(), "step"),
+        "quick",
+        parameters={"x": 1},
+        run_name="by name",
+        experiment_id=parent.info.experiment_id,
+        synchronous=False,
+    )
+    told["kind"] = isinstance(submitted, mlflow.projects.SubmittedRun)
+    told["good"] = submitted.wait()
+    run = mlflow.get_run(submitted.run_id)
+    told["run"] = [run.info.run_name, run.info.status, run.data.params, run.data.metrics]
+    told["parent"] = run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    for entry_point in ("fail", "nobody"):
+        try:
+            mlflow.run("step", entry_point)
+        except ExecutionException as error:
+            told[entry_point] = str(error).replace("'", "")
+    found = mlflow.search_runs(filter_string="tags.mlflow.parentRunId != ''", output_format="list")
+    told["found"] = sorted(run.info.status for run in found)
+words = ["mlflow", "run", "step", "-e", "quick", "-P", "x=2", "--env-manager", "local"]
+told["command"] = subprocess.run(words).returncode
+print("told", json.dumps(told))
+"""
+STEP = """
+entry_points:
+  quick:
+    parameters: {x: {type: int}}
+    metrics: [m.json]
+    command: "echo '{{\\"m\\": '{x}'}}' > m.json; echo quick {x}"
+  fail: {command: "exit 3"}
+"""
+
+
+def test_what_a_driver_sees_of_mlflow(repro, project):
+    text = "entry_points: {main: {command: 'python main.py'}}\n"
+    folder = project({"MLproject": text, "main.py": DRIVER, "step/MLproject": STEP})
+    answer = repro("run", folder, "--env-manager", "local", timeout=600)
+    assert answer.code == 0, answer.err
+    assert "quick 2" in answer.err
+    (line,) = [line for line in answer.err.splitlines() if "│ told {" in line]
+    told = json.loads(line[line.index("{") :])
+    failed = told.pop("fail")
+    assert failed.startswith("Run (ID ")
+    assert failed.endswith(" failed: exit code 3")
+    assert told.pop("nobody").startswith("no entry point `nobody` in `MLproject`")
+    assert told == {
+        "kind": True,
+        "good": True,
+        "run": ["by name", "FINISHED", {"x": "1"}, {"m": 1.0}],
+        "parent": True,
+        "found": ["FAILED", "FINISHED"],
+        "command": 0,
+    }

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import pytest
 
 pytest.register_assert_rewrite("repro.testing.contract")
 
+from conftest import REPOSITORY  # noqa: E402
 from support import slurm_engine as engines  # noqa: E402
 from support.slurm_engine import slurm_engine  # noqa: E402, F401  (a fixture)
 
+from repro import schemas  # noqa: E402
 from repro.backends import slurmjob, slurmqueue  # noqa: E402
 from repro.backends.slurm import Slurm  # noqa: E402
 from repro.backends.slurmjob import Settings  # noqa: E402
@@ -226,6 +229,18 @@ def test_every_wrong_setting_is_named_with_its_line(tmp_path):
     assert found[1][1].startswith("time: ")
 
 
+def test_the_page_describes_every_setting_and_its_example_is_good(tmp_path):
+    page = (REPOSITORY / "docs" / "how-to" / "run-on-slurm.md").read_text()
+    example = page.split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "slurm.yaml").write_text(example)
+    assert slurmjob.settings(str(tmp_path / "slurm.yaml")).memory == 4 << 30
+    described = set(
+        re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (.*?) \|", page, re.MULTILINE)))
+    )
+    assert set(schemas.load("backend-slurm")["properties"]) <= described
+    assert set(Settings.__fields__) == set(schemas.load("backend-slurm")["properties"])
+
+
 @pytest.mark.parametrize("given", ['{"partition": "gpu"}', {"partition": "gpu"}])
 def test_settings_may_be_text_or_a_mapping(given):
     assert slurmjob.settings(given) == Settings(partition="gpu")
@@ -312,6 +327,15 @@ def test_a_job_that_somebody_else_cancels_is_cancelled(site):
     assert (end.cause, end.code) == ("cancel", 143)
     assert output.out == b"ready\nbye\n"
     assert b"it was cancelled in Slurm" in output.err
+
+
+def test_the_limit_of_slurm_is_a_timeout(site):
+    running, output = site.begun(LIVES, backend=site.backend(time=5))
+    site.cluster.call("scontrol", "update", f"JobId={running.number}", "EndTime=now")
+    end = running.wait()
+    assert (end.cause, end.code) == ("timeout", 143)
+    assert output.out == b"ready\nbye\n"
+    assert b"Slurm's time limit was over" in output.err
 
 
 def test_a_pending_job_is_cancelled(site):

@@ -100,7 +100,8 @@ def test_every_document_fits_its_schema(demo, repro):
     assert [o["path"] for o in outputs["outputs"]] == ["m.json"]
     assert document(repro("why", demo, *LOCAL, "--json"), "why")["decision"] == "hit"
     told = document(repro("why", demo, *LOCAL, "-P", "a=3", "--json"), "why")
-    assert told["reasons"] == [{"part": "param", "name": "a", "before": "0.5", "after": "3"}]
+    changed = {"part": "param", "name": "a", "before": "0.5", "after": "3", "lines": None}
+    assert told["reasons"] == [changed]
     document(repro("why", run["run_id"][:10], "--json"), "why")
     document(repro("status", demo, *LOCAL, "--json"), "status")
     assert document(repro("validate", demo, "--json"), "validate")["valid"]

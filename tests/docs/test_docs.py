@@ -211,8 +211,9 @@ def test_keys_inside_of_values_are_in_the_reference():
 def test_examples_of_mlprojects_are_valid(page):
     environments = dict.fromkeys(("python_env.yaml", "gpu.yaml"), "python: '3.11'")
     named = dict(NAMED.findall(read(page)))
+    others = {body for name, body in named.items() if name != "MLproject"}
     for body in fences(read(page), "yaml") if page.name != "errors.md" else ():
-        if "dependencies:" not in body:
+        if "dependencies:" not in body and body not in others:
             files = {**environments, **named, "MLproject": body}
             assert mlproject.decode("MLproject", reader(files), SCHEMA).problems == (), body
 

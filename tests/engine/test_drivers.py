@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from repro import api
+from repro import foresight
 from repro.machine import Machine
 from repro.plan import Request
 
@@ -274,6 +274,24 @@ def test_the_end_of_a_driver_is_that_of_what_it_called(driver, run, records):
     assert [t for t in threading.enumerate() if t.name == "repro-call"] == []
 
 
+def test_a_driver_can_end_what_it_has_begun(driver, run, records):
+    folder = driver(
+        main="""
+import repro
+
+begun = repro.projects.run(".", "slow", synchronous=False)
+print(begun.get_status(), begun.run_id)
+begun.cancel()
+print(begun.get_status(), begun.wait())
+""",
+        mlproject="entry_points: {main: {command: 'python main.py'}, slow: {command: 'sleep 300'}}\n",
+    )
+    assert run(folder).wait(), run.printed
+    (slow,) = called(records, "slow")
+    assert run.printed == f"RUNNING {slow.run_id}\nKILLED False\n"
+    assert slow.status == "KILLED"
+
+
 def test_what_a_failed_driver_has_begun_is_ended(driver, run, records):
     folder = driver(
         main="import repro; repro.projects.run('.', 'slow', synchronous=False); raise SystemExit(4)",
@@ -459,11 +477,11 @@ def test_a_driver_from_a_repository_calls_steps_of_its_own_version(driver, run, 
 def test_a_plan_says_what_would_come_of_a_driver(driver, run, machine, marks):
     folder = driver(mlproject=DECLARED)
     request = Request(uri=str(folder), env_manager="local", sandbox="none", caller="/")
-    assert api.foresee(request, machine).state == "run"
+    assert foresight.foresee(request, machine).state == "run"
     assert run(folder, sandbox="none").wait()
-    assert api.foresee(request, machine).state == "hit"
+    assert foresight.foresee(request, machine).state == "hit"
     machine.results.drop(next(e.record.key for e in run.named("Ended") if e.step == "count"))
-    told = api.foresee(request, machine)
+    told = foresight.foresee(request, machine)
     assert (told.state, told.summary[:36]) == ("run", "`count`, which it calls, would run: ")
     marks()
     assert run(folder, sandbox="none").wait()

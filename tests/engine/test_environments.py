@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from repro import api
+from repro import foresight
 from repro.errors import InterpreterMissing, Unsupported
 from repro.machine import Machine
 from repro.plan import Request
@@ -84,8 +84,8 @@ def test_looking_never_builds_a_package_of_the_project(packaged, environ, tmp_pa
     machine = Machine(environ, looks_only=True)
     request = Request(uri=str(packaged), caller="/")
     with pytest.raises(Unsupported, match="only a run"):
-        api.foresee(request, machine)
-    assert [s.state for s in api.states(request, machine)] == ["stale"]
+        foresight.foresee(request, machine)
+    assert [s.state for s in foresight.states(request, machine)] == ["stale"]
     machine.close()
     assert not canary.exists()
 

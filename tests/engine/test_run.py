@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from repro import api
+from repro import foresight
 from repro.errors import (
     EntryPointUnknown,
     GraphInvalid,
@@ -552,13 +552,13 @@ def test_a_run_has_a_card_for_notebooks(project, run):
 def test_foreseeing_changes_nothing(counted, run, machine):
     folder, count = counted
     request = Request(uri=str(folder), env_manager="local", caller="/")
-    told = api.foresee(request, machine)
+    told = foresight.foresee(request, machine)
     assert (told.hit, count()) == (False, 0)
     first = run(folder)
-    told = api.foresee(request, machine)
+    told = foresight.foresee(request, machine)
     assert (told.hit, told.reused_run) == (True, first.run_id)
     (folder / "step.sh").write_text("true\n")
-    told = api.foresee(request, machine)
+    told = foresight.foresee(request, machine)
     assert told.reasons[0].name == "step.sh"
     assert count() == 1
 
@@ -568,7 +568,7 @@ def test_states_of_all_steps(project, run, machine):
     folder = project(MLproject=text)
     run(folder, "a", parameters={"x": "1"})
     request = Request(uri=str(folder), env_manager="local", caller="/")
-    found = {s.entry_point: s.state for s in api.states(request, machine)}
+    found = {s.entry_point: s.state for s in foresight.states(request, machine)}
     assert found == {"a": "fresh", "b": "stale"}
 
 

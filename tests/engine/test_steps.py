@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from repro import api
+from repro import foresight
 from repro.errors import GraphInvalid, ParameterInvalid, SourceUnusable, UsageError
 from repro.plan import Course, Request
 
@@ -327,7 +327,7 @@ def test_cancel_ends_all_steps_and_starts_no_other(project, run, jobs):
 
 def foreseen(folder, machine, **options):
     request = Request(uri=str(folder), env_manager="local", caller="/", **options)
-    return {one.step: one for one in api.foresee_all(request, machine)}
+    return {one.step: one for one in foresight.foresee_all(request, machine)}
 
 
 def test_the_plan_says_what_is_reused_what_runs_and_what_depends_on_that(pipeline, run, machine):

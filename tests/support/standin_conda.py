@@ -2,9 +2,12 @@
 
 python standin_conda.py create --dry-run --json --channel URL … SPEC …
 python standin_conda.py create --file EXPLICIT --prefix PREFIX
+
+What was fetched is kept in the folder that `STANDIN_CONDA_CACHE` names, if it names one.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
@@ -63,14 +66,24 @@ def declared(url, platform):
     ]
 
 
+@contextlib.contextmanager
+def cache(name):
+    kept = os.environ.get("STANDIN_CONDA_CACHE")
+    if kept:
+        yield pathlib.Path(kept, name)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield pathlib.Path(folder)
+
+
 async def dry_run(options, specs):
     platform = os.environ["CONDA_SUBDIR"]
     virtual = {url: declared(url, platform) for url in options["channel"]}
-    with tempfile.TemporaryDirectory() as cache:
+    with cache("repodata") as folder:
         records = await rattler.solve(
             [rattler.Channel(url) for url, found in virtual.items() if not found],
             [rattler.MatchSpec(spec, strict=False) for spec in specs],
-            gateway=rattler.Gateway(cache_dir=pathlib.Path(cache)),
+            gateway=rattler.Gateway(cache_dir=folder),
             platforms=[platform, "noarch"],
             virtual_packages=[package for found in virtual.values() for package in found],
         )
@@ -100,6 +113,15 @@ async def dry_run(options, specs):
     return {"success": True, "actions": {"FETCH": told, "LINK": told}}
 
 
+async def opened(url):
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme == "file":
+        path = urllib.request.url2pathname(parts.path)
+        return await rattler.package_streaming.PackageArchive.from_path(path)
+    client = rattler.Client.default_client()
+    return await rattler.package_streaming.PackageArchive.from_url(client, url)
+
+
 async def explicit(lines, prefix):
     """Install what some lines name, URLs with their hashes."""
     records = []
@@ -108,16 +130,15 @@ async def explicit(lines, prefix):
         if not url.strip() or url.startswith("@"):
             continue
         channel, subdir, name = url.rsplit("/", 2)
-        path = urllib.request.url2pathname(urllib.parse.urlsplit(url).path)
-        archive = await rattler.package_streaming.PackageArchive.from_path(path)
+        archive = await opened(url)
         with tempfile.NamedTemporaryFile() as index:
             index.write(await archive.read_file("info/index.json"))
             index.flush()
             record = rattler.PackageRecord.from_index_json(index.name)
         record.md5, record.subdir = bytes.fromhex(md5), subdir
         records.append(rattler.RepoDataRecord(record, name, url, channel))
-    with tempfile.TemporaryDirectory() as cache:
-        await rattler.install(records, prefix, cache_dir=cache, show_progress=False)
+    with cache("pkgs") as folder:
+        await rattler.install(records, prefix, cache_dir=folder, show_progress=False)
 
 
 def main():
