@@ -6,7 +6,7 @@ import os
 import time
 from signal import SIGTERM
 
-from repro import engine, jobs, manifest, metrics, provenance
+from repro import causes, engine, jobs, manifest, metrics, provenance
 from repro.capture import Capture, OutputRefused, Shape
 from repro.conditions import Conditions, applied
 from repro.errors import Interrupted, OutputMissing, ReproError, SourceUnusable, UsageError

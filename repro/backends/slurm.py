@@ -8,7 +8,7 @@ import time
 from repro.backends import container, slurmjob, slurmqueue
 from repro.backends.agent import carrier
 from repro.backends.agent.depot import SPEC, Depot
-from repro.backends.slurmfollowing import Running
+from repro.backends.slurmrun import Running
 from repro.errors import SourceUnusable, Unsupported
 from repro.system import files
 
@@ -125,6 +125,7 @@ class Slurm:
         except BaseException:
             for running in prepared:
                 running.abandon()
+            files.remove_tree(batch)
             raise
         for task, running in enumerate(prepared):
             running.begin(f"{number}_{task}")

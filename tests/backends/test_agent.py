@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import cache_servers
 
-from repro.backends.agent import carrier, frames, trees
+from repro.backends.agent import carrier, depot, frames, trees
 from repro.backends.agent.carriage import Failed, Folder
 from repro.backends.agent.depot import Depot
 from repro.backends.agent.web import Http
+from repro.errors import UsageError
 from repro.ports import Job
 from repro.testing.contract import Output
 
@@ -473,11 +474,11 @@ def test_an_end_that_says_nothing_sensible_is_refused(tmp_path, payload):
 
 
 def test_a_blob_of_several_jobs_is_there_once_and_goes_when_nobody_uses_it(tmp_path):
-    depot = Depot(tmp_path / "shared")
+    shared = Depot(tmp_path / "shared")
     source = tmp_path / "source"
     source.write_text("x")
     name = trees.digest_of(str(source))
-    first, second = depot.parcel("one"), depot.parcel("two")
+    first, second = shared.parcel("one"), shared.parcel("two")
     first.put(name, str(source))
     second.put(name, str(source))
     kept = tmp_path / "shared" / "cas" / name[:2] / name
@@ -486,17 +487,36 @@ def test_a_blob_of_several_jobs_is_there_once_and_goes_when_nobody_uses_it(tmp_p
     assert kept.stat().st_nlink == 2
     second.distrust()
     assert not kept.exists()
-    assert depot.found("one") is None
-    assert depot.found("two").path == second.path
+    assert shared.found("one") is None
+    assert shared.found("two").path == second.path
+
+
+def test_old_things_go_unless_they_are_used(tmp_path):
+    for name in ("alone", "linked"):
+        (tmp_path / name).touch()
+    (tmp_path / "other").hardlink_to(tmp_path / "linked")
+    (tmp_path / "folder").mkdir()
+    for name in ("alone", "linked", "folder", "gone"):
+        depot._remove_old(str(tmp_path / name), time.time() - 60)
+    assert len(os.listdir(tmp_path)) == 4
+    for name in ("alone", "linked", "folder", "gone"):
+        depot._remove_old(str(tmp_path / name), time.time() + 60)
+    assert sorted(os.listdir(tmp_path)) == ["linked", "other"]
+
+
+def test_a_run_id_that_is_a_path_names_no_folder(tmp_path):
+    for run_id in ("", "..", "a/b", ".x"):
+        with pytest.raises(UsageError):
+            Depot(tmp_path).parcel(run_id)
 
 
 def test_jobs_of_one_run_have_folders_of_their_own_and_the_last_is_found(tmp_path):
-    depot = Depot(tmp_path)
-    first, second = depot.parcel("run"), depot.parcel("run")
+    shared = Depot(tmp_path)
+    first, second = shared.parcel("run"), shared.parcel("run")
     assert first.path != second.path
     first.remove()
-    assert depot.found("run").path == second.path
-    assert list(depot.runs()) == ["run"]
+    assert shared.found("run").path == second.path
+    assert list(shared.runs()) == ["run"]
     assert (tmp_path.stat().st_mode | os.stat(first._blobs).st_mode) & 0o077 == 0
 
 

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 
 from repro.backends.agent.carriage import Failed, connect, patiently, words
 from repro.backends.agent.command import TERMINATED, Bell, Command, Pump, Record, usage
@@ -188,7 +189,8 @@ def _remove(room: str) -> None:
         for name in folders:
             place = os.path.join(base, name)
             if not os.path.islink(place):
-                os.chmod(place, 0o700)
+                with suppress(OSError):
+                    os.chmod(place, 0o700)
     shutil.rmtree(room, ignore_errors=True)
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from repro import digest
 from repro.backends.agent.carriage import Folder
 from repro.backends.agent.carrier import program
-from repro.errors import Unreachable
+from repro.errors import UsageError
 from repro.system import files
 
 TYPE_CHECKING = False
@@ -85,7 +85,7 @@ class Depot:
 
     def _place(self, run_id: str, number: int) -> str:
         if not run_id or "/" in run_id or run_id.startswith("."):
-            raise Unreachable(f"`{run_id}` cannot name a folder")
+            raise UsageError(f"`{run_id}` cannot name a folder")
         name = f"{run_id}.{number}" if number else run_id
         return os.path.join(self.path, "runs", name)
 

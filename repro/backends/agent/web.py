@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import http.client
 import os
@@ -101,7 +100,7 @@ class Http:
         return hmac.new(self.token.encode(), text, "sha256").hexdigest().encode()
 
     def _hidden(self, name: str) -> str:
-        return "ac/" + hashlib.sha256(f"{self.token}/{name}".encode()).hexdigest()
+        return "ac/" + self._seal("name", name.encode()).decode()
 
     def _send(self, path: str, body: Any, size: int) -> None:
         with self._call("PUT", path, body, size) as answer:

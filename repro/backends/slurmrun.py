@@ -48,6 +48,7 @@ MEANINGS = {
     "REVOKED": "another cluster has taken it",
     "GONE": "Slurm does not know it any more",
 }
+OUT_OF_MEMORY = ("exceeded memory limit", "exceeded job memory", "oom-kill", "oom kill")
 CAUSES = {
     "TIMEOUT": "timeout",
     "DEADLINE": "timeout",
@@ -235,13 +236,13 @@ class Running:
             if state is None:
                 return None
             end = JobEnd(**{**_fields(end), "cause": CAUSES.get(state.word, "cancel")})
-            self._say(_meaning(state))
+            self._say(MEANINGS.get(state.word, "it was asked to end, but not by repro"))
         elif end.cause == "exit" and end.code == KILLED and not self._wished:
             state = self._settled()
             if state is None:
                 return None
             if state.word == "OUT_OF_MEMORY":
-                self._say(_meaning(state))
+                self._say(MEANINGS[state.word])
         self._bring(facts.get("tree", ""))
         return end
 
@@ -296,7 +297,7 @@ class Running:
                     f" `{self._backend.depot.path}`"
                 ],
             )
-        if "memory limit" in said or "oom" in said.lower():
+        if any(words in said.lower() for words in OUT_OF_MEMORY):
             state = State(word="OUT_OF_MEMORY")
         self._say(_meaning(state))
         if said:
