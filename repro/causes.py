@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from repro.engine import Prepared
     from repro.manifest import Entry
-    from repro.ports import Machine
+    from repro.world import Machine
 
 
 def why(prepared: Prepared, machine: Machine) -> str:

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from repro.manifest import Entry
     from repro.params import Argument, Template
     from repro.plan import Request
-    from repro.ports import Machine, Tree
+    from repro.ports import Tree
     from repro.source import Selection, Source, Upstream
     from repro.spec import EntryPoint, Environment, Project
     from repro.step import Step
     from repro.store.placement import Placement
     from repro.store.results import Result
+    from repro.world import Machine
 
 
 class Opened(Value):
@@ -370,6 +371,7 @@ def reuse(prepared: Prepared, answer: Answer, machine: Machine, emit: Emit) -> R
         origin_run=result.run_id,
         ended_ns=machine.now_ns(),
         parts={},
+        sandbox=str(result.origin.get("sandbox", "none")),
         exit_code=result.exit_code,
         wall_ns=result.wall_ns,
         user_ns=result.user_ns,

@@ -12,7 +12,7 @@ VARIABLES = {
     "REPRO_SDISTS": "1: environments may build packages from source",
     "REPRO_TOOL": "what makes virtual environments: auto (default), uv or pip",
     "REPRO_SANDBOX": "level of the sandbox: auto (default), none, mounts or hermetic",
-    "REPRO_MIRRORS": "where channels, registries and indexes are fetched from: ADDRESS=MIRROR ...",
+    "REPRO_MIRRORS": "where channels and images are fetched from: ADDRESS=MIRROR ...",
     "REPRO_CONDA_CHANNELS": "channels with their logins, for downloads only",
     "REPRO_CONDA_LOCK": "path of the `conda-lock` command to use",
     "REPRO_CONDA_ENGINE": "what solves conda environments: rattler (default) or conda-lock",

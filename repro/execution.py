@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from repro.engine import Prepared
     from repro.events import Emit
     from repro.manifest import Entry
-    from repro.ports import Job, Machine, Realized
+    from repro.ports import Job, Realized
     from repro.system.files import Lock
+    from repro.world import Machine
 
 NOTHING = ""
 PAUSE = 0.05
@@ -228,7 +229,8 @@ class _Execution:
         """Decide what the step may see; say it where that is not what was meant."""
         prepared, isolation = self.prepared, self.machine.isolation
         if realized.image:
-            level = "mounts" if prepared.entry.network else "hermetic"
+            open_ = prepared.entry.network and prepared.sandbox != "hermetic"
+            level = "mounts" if open_ else "hermetic"
             self.record = replace(self.record, sandbox=level, means=prepared.backend)
         if prepared.backend != "local":
             return Confinement()
@@ -429,7 +431,7 @@ class _Execution:
                 provenance=statement,
             )
         )
-        if self.machine.sharing is not None:
+        if self.machine.sharing is not None and not self.calls.kept():
             self.machine.sharing.offer(prepared.key)
 
     def _statement(self) -> bytes:

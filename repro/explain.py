@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 WIDTH = 60
+PAIR = 2
 
 
 class Reason(Value):
@@ -59,8 +60,25 @@ def reasons(
     for part in sorted((old.keys() | new.keys()) - named):
         before, after = old.get(part), new.get(part)
         if before != after:
-            found.append(Reason(part=part, before=_short(before), after=_short(after)))
+            found += _named(part, before, after)
     return tuple(found)
+
+
+def _named(part: str, before: Any, after: Any) -> list[Reason]:
+    """Compare parts that are pairs, such as mounts, name by name."""
+    then, now = _pairs(before), _pairs(after)
+    if then is None or now is None:
+        return [Reason(part=part, before=_short(before), after=_short(after))]
+    return _mappings(part, then, now, part)
+
+
+def _pairs(value: Any) -> dict[str, str] | None:
+    if isinstance(value, dict):
+        return {str(name): "set" if text is None else str(text) for name, text in value.items()}
+    if not isinstance(value, (list, tuple)):
+        return None
+    rows = [row for row in value if isinstance(row, (list, tuple)) and len(row) == PAIR]
+    return {str(row[0]): str(row[1]) for row in rows} if len(rows) == len(value) else None
 
 
 def summary(found: tuple[Reason, ...]) -> str:

@@ -37,7 +37,7 @@ def job(
         image=realized.image,
         binds=_binds(prepared),
         container=tuple(prepared.request.container.items()),
-        network=prepared.entry.network,
+        network=prepared.entry.network and prepared.sandbox != "hermetic",
         resources=prepared.entry.resources,
         confinement=confinement,
     )

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from repro.events import Emit, Event
     from repro.graph import Node
     from repro.plan import Course
-    from repro.ports import Machine
     from repro.record import RunRecord
     from repro.source import Upstream
+    from repro.world import Machine
 
     Another = Callable[[], Machine]
 

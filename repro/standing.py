@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from repro.engine import Opened, Prepared
     from repro.plan import Request
-    from repro.ports import Machine, Tree
+    from repro.ports import Tree
     from repro.record import RunRecord
+    from repro.world import Machine
 
 FORMAT = 1
 WILD = "*?["

@@ -54,8 +54,7 @@ OPTIONS = (
     Option(
         names=("--engine",),
         metavar="NAME",
-        default="rattler",
-        help="what solves conda environments: rattler or conda-lock (default: rattler)",
+        help="what solves conda environments: rattler (default) or conda-lock",
     ),
     Option(names=("--anew",), kind="flag", help="forget what is locked"),
 )
@@ -73,7 +72,8 @@ def execute(options: Options) -> int:
     from repro.cli import session
     from repro.machine import Machine
 
-    environ = {**os.environ, "REPRO_CONDA_ENGINE": engine(options)}
+    chosen = engine(options)
+    environ = {**os.environ, "REPRO_CONDA_ENGINE": chosen} if chosen else os.environ
     machine = Machine(environ, session.narrator(options))
     try:
         tree = machine.tree(session.request(options), lambda _text: None)
@@ -86,9 +86,9 @@ def execute(options: Options) -> int:
 
 
 def engine(options: Options) -> str:
-    """Give the name of what solves conda environments. Raises UsageError."""
-    name = options.text("engine") or "rattler"
-    if name not in ("rattler", "conda-lock"):
+    """Give the name of what solves conda environments, if one is given. Raises UsageError."""
+    name = options.text("engine")
+    if name not in ("", "rattler", "conda-lock"):
         raise errors.UsageError(f"no engine `{name}`", hints=["choose rattler or conda-lock"])
     return name
 

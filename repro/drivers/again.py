@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from repro.graph import Node
     from repro.manifest import Entry
     from repro.plan import Request
-    from repro.ports import Machine
     from repro.store.results import Result
+    from repro.world import Machine
 
     Pairs = tuple[tuple[Prepared, Answer], ...]
 

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from repro.engine import Opened, Prepared
     from repro.events import Emit, Event
     from repro.manifest import Entry
-    from repro.ports import Asked, Machine
+    from repro.ports import Asked
     from repro.record import RunRecord
+    from repro.world import Machine
 
     Ended = Callable[[Called], None]
 
@@ -87,14 +88,8 @@ class Session:
 
         Raises ReproError for whatever keeps it from running.
         """
-        if len(self.machine.callers) >= DEEPEST:
-            raise UsageError(
-                f"steps that call steps are {DEEPEST} deep",
-                hints=["does a step call itself without end?"],
-            )
-        if asked.run_id:
-            raise Unsupported("a step cannot choose the id of a run that it asks for")
         try:
+            self._check(asked)
             call = Call(self, asked, asking.changed(self._given, asked.variables), ended)
             with self.guard:
                 if self._closed:
@@ -106,6 +101,15 @@ class Session:
             self.spoil(f"a call of `{asked.entry_point}` was refused: {error.message}")
             raise
         return call.called
+
+    def _check(self, asked: Asked) -> None:
+        if len(self.machine.callers) >= DEEPEST:
+            raise UsageError(
+                f"steps that call steps are {DEEPEST} deep",
+                hints=["does a step call itself without end?"],
+            )
+        if asked.run_id:
+            raise Unsupported("a step cannot choose the id of a run that it asks for")
 
     def wait(self, run_id: str, seconds: float) -> Called | None:
         """Give a run that is over, or None after that time. Raises UsageError."""

@@ -65,6 +65,8 @@ def fault_of(result: Result) -> str:
         "datasets": all(isinstance(row, dict) for row in result.datasets),
         "children": all(_is_child(child) for child in result.children),
         "origin": isinstance(result.origin, dict),
+        # to judge it, the projects that it asked for would have to be fetched, wherever they are
+        "calls": not result.calls,
     }
     for name in ("parts", "origin", "datasets", "children"):
         checks[name] = checks.get(name, True) and _is_plain(getattr(result, name), DEPTH)

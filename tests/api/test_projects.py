@@ -284,7 +284,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_recorded(
 def test_an_unknown_backend_is_told_what_there_is(user, project):
     with pytest.raises(repro.ReproError) as caught:
         call(project(MLproject=ECHO), backend="cluster")
-    assert caught.value.hints == ("backends: local, docker",)
+    assert caught.value.hints == ("backends: local, docker, slurm",)
 
 
 def test_a_step_knows_whose_part_it_is(user, project):

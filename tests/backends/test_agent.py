@@ -227,13 +227,24 @@ def test_what_is_left_behind_ends_with_the_command(sent):
 def test_a_program_that_is_killed_has_told_what_came_and_no_end(sent):
     process = sent.start("sh", "-c", LIVES)
     sent.hear(lambda: b"ready" in sent.output.out)
-    listed = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (command,) = (
+        pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    )
     process.kill()
     process.communicate()
-    for pid in map(int, listed):
-        os.killpg(pid, signal.SIGKILL)
+    assert is_gone(command)
     sent.follower.deliver(sent.output)
     assert (sent.output.out, sent.follower.end) == (b"ready\n", None)
+
+
+def is_gone(pid):
+    end = time.monotonic() + 60
+    while os.path.exists(f"/proc/{pid}"):
+        if pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z"):
+            break
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return True
 
 
 def test_another_start_begins_anew_and_its_stream_is_followed(sent):

@@ -346,7 +346,7 @@ def test_a_pending_job_is_cancelled(site):
 
 
 def test_a_killed_program_is_a_lost_job(site):
-    running, output = site.begun("echo ready; sleep 1; kill -KILL $PPID; sleep 600")
+    running, output = site.begun("echo ready; sleep 1; kill -KILL $PPID; exec sleep 600")
     end = running.wait()
     assert (end.cause, end.code) == ("lost", 137)
     assert b"FAILED" in output.err
@@ -447,7 +447,9 @@ def test_slurm_may_be_away_while_a_job_runs_and_when_it_is_submitted(lonely):
 
 def test_slurm_may_not_be_away_for_ever(lonely):
     backend = lonely.backend(patience=1)
-    running, _ = lonely.begun("echo ready; sleep 1; kill -STOP $PPID; sleep 600", backend=backend)
+    running, _ = lonely.begun(
+        "echo ready; sleep 1; kill -STOP $PPID; exec sleep 600", backend=backend
+    )
     lonely.cluster.stop_controller()
     with pytest.raises(Unreachable, match="has not answered for"):
         running.wait()
@@ -458,7 +460,7 @@ def test_slurm_may_not_be_away_for_ever(lonely):
 
 
 def test_a_job_that_slurm_has_forgotten_is_lost(lonely):
-    running, output = lonely.begun("echo ready; sleep 1; kill -KILL $PPID; sleep 600")
+    running, output = lonely.begun("echo ready; sleep 1; kill -KILL $PPID; exec sleep 600")
     lonely.cluster.stop_controller()
     shutil.rmtree(lonely.cluster.root / "state")
     (lonely.cluster.root / "state").mkdir()
@@ -469,10 +471,10 @@ def test_a_job_that_slurm_has_forgotten_is_lost(lonely):
 
 def test_a_job_whose_node_fails_is_lost_or_starts_again_elsewhere(lonely):
     backend = lonely.backend(requeue=False, partition="second")
-    once, first = lonely.begun("echo ready; sleep 600", backend=backend)
+    once, first = lonely.begun("echo ready; exec sleep 600", backend=backend)
     twice, second = lonely.begun(
         f"[ ! -e in ] || exit 9; echo in >in; if [ -e {lonely.root}/again ]; then exit 3; fi;"
-        f" touch {lonely.root}/again; echo ready; sleep 600",
+        f" touch {lonely.root}/again; echo ready; exec sleep 600",
         backend=lonely.backend(requeue=True, options={"nodelist": "n2"}),
     )
     lonely.cluster.lose_node("n2")

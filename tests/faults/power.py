@@ -18,6 +18,7 @@ SYSTEMS = {
 }
 LOGS = {"log kept": "shutdown -f", "log lost": "shutdown"}
 SIZE = 400 << 20
+PATIENCE = 100
 FRESH = 25
 """Cuts after which the file system is made anew."""
 
@@ -75,7 +76,7 @@ def _cuts(system, log, count, rng, tally):
         for _cut in range(count):
             more, first = _published(mount, log, first, rng)
             acknowledged += more
-            problem = _call("umount", mount) or _call("mount", "-o", options, image, mount)
+            problem = _remounted(image, mount, options)
             if problem:
                 return problem
             tally.done += 1
@@ -85,6 +86,24 @@ def _cuts(system, log, count, rng, tally):
         _call("umount", mount)
         shutil.rmtree(folder, ignore_errors=True)
     return ""
+
+
+def _remounted(image, mount, options):
+    """Mount the file system again; say what is in the way, or nothing.
+
+    It stays shut down as long as a sandbox that was made meanwhile has a copy of the old mount.
+    """
+    for _ in range(PATIENCE):
+        problem = _call("umount", mount) or _call("mount", "-o", options, image, mount)
+        if problem:
+            return problem
+        try:
+            os.listdir(mount)
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return ""
+    return "the file system is in use elsewhere"
 
 
 def _published(mount, log, first, rng):

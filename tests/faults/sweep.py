@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import time
 
 from faults import scene, shim
 
 from repro.environments import cache
-from repro.lock import EnvironmentLock
+from repro.lock import EnvironmentLock, Interpreter
 
 ROUND = 15
 """Points after which a new store begins: checks of a small one are fast."""
@@ -92,7 +93,8 @@ class Environment(Operation):
     TEXT = b"print(1)\n" * 500
 
     def act(self, number):
-        lock = EnvironmentLock(kind="python", tool="scene", platform=str(number))
+        python = Interpreter(implementation="scene", version=str(number), abi="", platform="")
+        lock = EnvironmentLock(kind="python", interpreter=python)
         prefix, held = cache.enter(
             self.place.home.root,
             lock,
@@ -120,14 +122,15 @@ class Environment(Operation):
 OPERATIONS = (Publish, History, Memo, Lock, Prune, Environment)
 
 
-def run(kills, operations=OPERATIONS, *, first_fault=False):
+def run(kills, operations=OPERATIONS, *, seed=1, first_fault=False):
     """Kill until `kills` kills have fired, spread over the operations; report."""
     tally = scene.Tally("F1", f"kills at system calls: {names(operations)}", kills)
+    rng = random.Random(seed)
     while tally.done < kills:
         before = tally.done
         for kind in operations:
             share = max(1, -(-kills // len(operations)))
-            _sweep(kind, tally, min(kills, tally.done + share))
+            _sweep(kind, tally, min(kills, tally.done + share), rng)
             if tally.faults and first_fault:
                 return tally.end()
         if tally.done == before:
@@ -140,7 +143,7 @@ def names(operations):
     return ", ".join(kind.__name__.lower() for kind in operations)
 
 
-def _sweep(kind, tally, until):
+def _sweep(kind, tally, until, rng):
     root = scene.folder()
     operation = kind(scene.Scene(root).open())
     try:
@@ -149,6 +152,7 @@ def _sweep(kind, tally, until):
         operation.prepare(0)
         count = shim.calls_of(lambda: operation.act(0))
         points = [(at, moment) for at in range(1, count + 4) for moment in shim.MOMENTS]
+        rng.shuffle(points)
         for number, (at, moment) in enumerate(points, 1):
             if tally.done >= until:
                 return

@@ -117,7 +117,8 @@ class Cluster:
     def lose_node(self, name):
         """Let a node vanish with all that runs on it, as if its power were cut."""
         daemon = int((self.root / f"slurmd-{name}.pid").read_text())
-        jobs = [pid for pid in processes() if belongs(pid, name)]
+        ours = [pid for pid in processes() if has_variable(pid, f"SLURM_CONF={self.conf}")]
+        jobs = [pid for pid in ours if has_variable(pid, f"SLURMD_NODENAME={name}")]
         keepers = {parent(pid) for pid in jobs} - set(jobs)  # they would tell of the end of a job
         for pid in (daemon, *(k for k in keepers if "slurmstepd" in command_line(k)), *jobs):
             with contextlib.suppress(ProcessLookupError):
@@ -160,6 +161,17 @@ class Cluster:
             self.call("scancel", "--user=root", check=False)
         self.end(*(f"slurmd-{name}" for name in NODES), "slurmctld")
         self.end("munged")
+        for pid in self.left():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def left(self):
+        """Give what still runs of ours, children after their parents: jobs outlive daemons."""
+        found = [pid for pid in processes() if has_variable(pid, f"SLURM_CONF={self.conf}")]
+        found = [pid for pid in found if pid != os.getpid()]
+        for pid in found:
+            found += [p for p in processes() if parent(p) == pid and p not in found]
+        return found
 
 
 def processes():
@@ -178,11 +190,9 @@ def parent(pid):
     return 0
 
 
-def belongs(pid, node):
-    """Say whether a process is of a job on a node of ours."""
+def has_variable(pid, text):
     with contextlib.suppress(OSError):
-        variables = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        return f"SLURMD_NODENAME={node}".encode() in variables
+        return text.encode() in pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return False
 
 

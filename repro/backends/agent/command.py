@@ -28,7 +28,7 @@ PAUSE = 0.01
 TERMINATED = 128 + signal.SIGTERM
 KILLED = 128 + signal.SIGKILL
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-SUBREAPER = 36
+DEATH_SIGNAL, SUBREAPER = 1, 36
 
 
 class Record:
@@ -143,7 +143,8 @@ class Command:
 
     def __init__(self, argv: list[bytes], variables: dict[bytes, bytes], folder: bytes) -> None:
         """Start it in a session of its own. Raises OSError."""
-        self.is_tree = _reaps() and os.path.isdir("/proc/self")
+        control = _control()
+        self.is_tree = control(SUBREAPER, 1) and os.path.isdir("/proc/self")
         self.started = time.monotonic_ns()
         self.wall = 0
         self.status: int | None = None
@@ -156,6 +157,8 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            # It dies with us. What is called after the fork was loaded before, and takes no lock.
+            preexec_fn=lambda: control(DEATH_SIGNAL, signal.SIGKILL),  # noqa: PLW1509
         )
 
     @property
@@ -232,13 +235,14 @@ def _sent(call: Callable[[int, int], None], target: int, number: int) -> bool:
     return True
 
 
-def _reaps() -> bool:
-    """Have orphans of the command come to us, where the kernel can."""
+def _control() -> Callable[[int, int], bool]:
+    """Give what asks the kernel for something, where that is Linux."""
     if not sys.platform.startswith("linux"):
-        return False
+        return lambda _option, _value: False
     import ctypes
 
-    return bool(ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0) == 0)
+    prctl = ctypes.CDLL(None).prctl
+    return lambda option, value: bool(prctl(option, value, 0, 0, 0) == 0)
 
 
 def _descendants() -> dict[int, int]:
