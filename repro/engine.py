@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from repro import digest, graph, manifest, params, plan, record, source, standins, step
+from repro.errors import Unsupported
 from repro.events import Progress, Reused, Warned
 from repro.locking import Wanted
 from repro.record import RunRecord
@@ -208,14 +209,24 @@ def prepare_node(
         host_paths=(*host_paths, *mounted),
         backend=plan.backend(request, wanted),
         volumes=volumes,
-        sandbox=_sandbox(request, entry, machine),
+        sandbox=_sandbox(request, entry, wanted, machine),
     )
 
 
-def _sandbox(request: Request, entry: EntryPoint, machine: Machine) -> str:
+def _sandbox(
+    request: Request, entry: EntryPoint, wanted: Environment | None, machine: Machine
+) -> str:
     """Give the level that is insisted on. Raises Unsupported for one that is not to be had."""
     asked = machine.isolation.asked(request.sandbox, entry.sandbox)
-    if asked not in ("", "none"):
+    backend = plan.backend(request, wanted)
+    if backend not in plan.CONFINED:
+        if asked not in ("", "none"):
+            raise Unsupported(
+                f"the backend `{backend}` has no sandbox, and the level `{asked}` is asked for",
+                hints=["say `--sandbox none`"],
+            )
+        return "none"
+    if asked not in ("", "none") and backend == "local":
         machine.isolation.level(asked)
     return asked
 

@@ -423,6 +423,16 @@ class Machine:
             return Slurm(config, store=self.home.root, environ=self.environ)
         return self.isolation.backend(level)
 
+    def left_behind(self, run: RunRecord) -> SubmittedJob | None:
+        """Give the job of a run whose own process is gone, as far as the engine still has it."""
+        if run.backend == "docker":
+            from repro.backends.docker import Docker
+
+            return Docker(self.environ).find(run.run_id)
+        from repro.backends.slurm import Slurm
+
+        return Slurm(None, store=self.home.root, environ=self.environ).find(run.run_id)
+
     def watch(self, run_id: str, job: SubmittedJob | None) -> None:
         """Note which job a run is at, so that another thread can cancel it."""
         if job is None:

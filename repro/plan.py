@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MANAGERS = ("local", "virtualenv", "uv", "conda")
 BACKENDS = ("local", "docker", "slurm")
+CONFINED = ("local", "docker")
+"""Backends that keep a step apart from the machine it runs on."""
 LEVELS = ("none", "mounts", "hermetic")
 """Of the sandbox, from the loosest to the strictest."""
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 COMMANDS = (
     "run",
     "plan",
+    "cancel",
     "log",
     "show",
     "outputs",

@@ -101,6 +101,16 @@ class History:
         lock.take()
         return lock
 
+    def owner(self, run_id: str) -> tuple[int, str] | None:
+        """Give the process and the host that a run is under way on; None where none holds it."""
+        path = os.path.join(self.root, "leases", run_id)
+        lock = files.Lock(path)
+        if not os.path.exists(path) or lock.take(wait=False):
+            lock.free()
+            return None
+        words = (files.read(path) or b"").decode("ascii", "replace").split()
+        return (int(words[0]), words[1]) if len(words) > 1 and words[0].isdecimal() else None
+
     def release(self, lease: files.Lock) -> None:
         """Give a lease back, after the run was settled."""
         files.unlink(lease.path)

@@ -367,3 +367,26 @@ def left_over(run_id):
             except OSError:
                 pass
     return found
+
+
+def test_cancel_ends_a_run_of_another_process(project, repro, environ):
+    folder = project(MLproject="entry_points: {main: {command: sleep 60}}\n")
+    command = [sys.executable, "-m", "repro", "run", str(folder), *LOCAL]
+    from conftest import interpreter_variables
+
+    running = subprocess.Popen(
+        command, env={**interpreter_variables(), **environ}, stdout=subprocess.DEVNULL
+    )
+    while True:
+        rows = repro("log").out.splitlines()[1:]
+        if rows and "running" in rows[0].lower():
+            break
+        time.sleep(0.1)
+    run_id = rows[0].split()[0]
+    answer = repro("cancel", run_id[:12])
+    assert answer.code == 0
+    assert running.wait(timeout=60) == 128 + signal.SIGTERM
+    assert "killed" in repro("log").out
+    again = repro("cancel", run_id)
+    assert again.code == 2
+    assert "not under way" in again.err

@@ -44,8 +44,8 @@ def _errors(kind, tally, until, rng):
     root = scene.folder()
     operation = kind(scene.Scene(root).open())
     try:
-        operation.prepare(0)
-        operation.recovered(0)
+        operation.prepare(sweep.WARM)
+        operation.recovered(sweep.WARM)  # so that what it imports is there before it is copied
         operation.prepare(0)
         calls = shim.calls_of(lambda: operation.act(0), READING)
         points = [(at, number) for at in range(1, calls + 1) for number in NUMBERS]

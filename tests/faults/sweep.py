@@ -12,6 +12,9 @@ from faults import scene, shim
 from repro.environments import cache
 from repro.lock import EnvironmentLock, Interpreter
 
+WARM = 1 << 40
+"""The number of a publication that counts for nothing."""
+
 ROUND = 15
 """Points after which a new store begins: checks of a small one are fast."""
 
@@ -147,8 +150,8 @@ def _sweep(kind, tally, until, rng):
     root = scene.folder()
     operation = kind(scene.Scene(root).open())
     try:
-        operation.prepare(0)
-        operation.recovered(0)  # so that what it imports is there before it is copied
+        operation.prepare(WARM)
+        operation.recovered(WARM)  # so that what it imports is there before it is copied
         operation.prepare(0)
         count = shim.calls_of(lambda: operation.act(0))
         points = [(at, moment) for at in range(1, count + 4) for moment in shim.MOMENTS]

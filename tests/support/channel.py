@@ -203,7 +203,7 @@ class Server:
         self.asked = []
         handler = functools.partial(_Handler, server_=self, directory=str(channel.folder))
         self.answer = answer
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.01,), daemon=True
         )
@@ -226,6 +226,10 @@ class Server:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128  # of the usual 5, a sixth who asks at once waits for a second
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

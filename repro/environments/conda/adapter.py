@@ -8,9 +8,8 @@ import sys
 
 from repro import condafile, matchspec, platforms
 from repro.environments import cache
-from repro.environments.conda import bytecode, judgement, machines, pip_part
+from repro.environments.conda import judgement, machines, pip_part
 from repro.environments.conda import prefix as prefixes
-from repro.environments.conda.cached import Packages
 from repro.environments.conda.calls import Calls
 from repro.environments.conda.channels import Channels
 from repro.environments.conda.pip_part import PipPart
@@ -247,6 +246,8 @@ class Conda:
     def _build(
         self, lock: EnvironmentLock, prefix: str, held: files.Lock, progress: Progress
     ) -> cache.Built:
+        from repro.environments.conda import bytecode
+
         failure = "the conda environment cannot be made"
         conda = [a for a in lock.artifacts if a.kind == KIND]
         mixed = len(conda) < len(lock.artifacts)
@@ -279,6 +280,8 @@ class Conda:
         self, artifacts: list[Artifact], prefix: str, calls: Calls, job: dict[str, Any]
     ) -> Installed:
         """Link the packages into the prefix; a cached one that was changed is fetched anew."""
+        from repro.environments.conda.cached import Packages
+
         for last in (False, True):
             packages = Packages(job["cache"], artifacts)
             os.makedirs(os.path.join(prefix, "conda-meta"), mode=0o755)

@@ -19,7 +19,6 @@ from repro.environments.conda import prefix as prefixes
 from repro.environments.demand import HASH, demand, normal
 from repro.environments.interpreters import Interpreters, Python
 from repro.environments.unmet import counts, markers
-from repro.environments.wheelstore import WheelStore
 from repro.errors import EnvironmentFailed
 from repro.lock import Artifact, EnvironmentLock, Interpreter
 from repro.value import Value, replace
@@ -128,6 +127,8 @@ class PipPart:
         Each file is checked by its SHA-256, and what was installed by its RECORD. Gives the
         digests of files that were linked, by device and inode.
         """
+        from repro.environments.wheelstore import WheelStore
+
         chosen = [a for a in lock.artifacts if a.kind != "conda"]
         before = prefixes.dists(prefix)
         for artifact in chosen:

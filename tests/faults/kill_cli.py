@@ -1,0 +1,163 @@
+"""The real command line, killed by strace at its system calls."""
+
+from __future__ import annotations
+
+import collections
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+
+from faults import errors, scene
+
+CALLS = (
+    *("openat", "write", "fsync", "fdatasync", "rename", "link", "linkat", "mkdir", "unlink"),
+    *("unlinkat", "rmdir", "ftruncate", "pwrite64", "fchmod", "utimensat", "flock"),
+)
+LOCAL = ("--env-manager", "local")
+ENVIRONMENT = "python: '{0}.{1}'\nbuild_dependencies: []\ndependencies: []\n"
+PROJECT = """\
+python_env: env.yaml
+entry_points:
+  main: {command: 'echo 1 > o; echo 2 > p'}
+"""
+HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+class Victim:
+    """A command, what has to be there before, and what must be true once it is repeated."""
+
+    def __init__(self, name, words, *, good=(0,)):
+        self.name, self.words, self.good = name, words, good
+
+    def prepare(self, command):
+        """Begin with a store in which a step has run."""
+        shutil.rmtree(os.path.join(command.root, "store"), ignore_errors=True)
+        command.call(("run", *LOCAL))
+        files_unlink(os.path.join(command.project, "o"))
+
+
+class Fresh(Victim):
+    def prepare(self, command):
+        shutil.rmtree(os.path.join(command.root, "store"), ignore_errors=True)
+
+
+class Damaged(Victim):
+    def prepare(self, command):
+        super().prepare(command)
+        cas = os.path.join(command.root, "store", "cas")
+        for base, _folders, names in os.walk(cas):
+            for name in names[:1]:
+                path = os.path.join(base, name)
+                os.chmod(path, 0o600)
+                with open(path, "ab") as file:
+                    file.write(b"x")
+
+
+VICTIMS = (
+    Fresh("run", ("run", *LOCAL)),
+    Victim("run again", ("run", *LOCAL, "--refresh")),
+    Fresh("env build", ("run",)),
+    Victim("prune", ("cache", "prune", "--older-than", "0")),
+    Damaged("verify --repair", ("cache", "verify", "--repair"), good=(0, 5)),
+)
+
+
+def files_unlink(path):
+    if os.path.exists(path):
+        os.unlink(path)
+
+
+def missing():
+    """Say what keeps processes from being traced here, or nothing."""
+    if not shutil.which("strace"):
+        return "needs strace"
+    done = subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, check=False)
+    return "" if done.returncode == 0 else "processes cannot be traced"
+
+
+def run(kills, *, seed=1, victims=VICTIMS):
+    """Kill whole commands, until `kills` of them died of it; then each must do what it should."""
+    tally = scene.Tally("F2", f"kills of {', '.join(v.name for v in victims)}", kills)
+    lacking = missing()
+    if lacking:
+        return tally.end(lacking)
+    rng = random.Random(seed)
+    root = scene.folder()
+    try:
+        command = errors.Command(root)
+        _write(command.project, "env.yaml", ENVIRONMENT.format(*sys.version_info[:2]))
+        _write(command.project, "MLproject", PROJECT)
+        counts = {}
+        while tally.done < kills:
+            victim = victims[tally.done % len(victims)]
+            if victim.name not in counts:
+                counts[victim.name] = _counted(command, victim)
+                if not counts[victim.name]:
+                    tally.fault(f"{victim.name} does not work here")
+                    return tally.end()
+            _kill(command, victim, rng.choice(counts[victim.name]), tally)
+    finally:
+        shutil.rmtree(root)
+    return tally.end()
+
+
+def _write(folder, name, text):
+    with open(os.path.join(folder, name), "w") as file:
+        file.write(text)
+
+
+def _traced(command, words, *options):
+    return subprocess.run(
+        ["strace", *options, sys.executable, "-m", "repro", *words],
+        cwd=command.project,
+        env={**command.environ, "PYTHONPATH": HERE},
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def _counted(command, victim):
+    """Give every system call of a command that may change something: its name and its number."""
+    victim.prepare(command)
+    log = os.path.join(command.root, "calls")
+    done = _traced(command, victim.words, "-o", log, "-e", f"trace={','.join(CALLS)}")
+    if done.returncode not in victim.good:
+        return []
+    counts, points = collections.Counter(), []
+    for line in scene.read(log).decode("utf-8", "replace").splitlines():
+        match = re.match(r"(\w+)\(", line)
+        if match:
+            counts[match[1]] += 1
+            reading = match[1] == "openat" and "O_CREAT" not in line
+            if not reading or "store" in line:
+                points.append((match[1], counts[match[1]]))
+    return points
+
+
+def _kill(command, victim, point, tally):
+    name, number = point
+    victim.prepare(command)
+    inject = f"inject={name}:signal=KILL:when={number}"
+    _traced(command, victim.words, "-o", os.devnull, "-e", f"trace={name}", "-e", inject)
+    tally.done += 1
+    where = f"{victim.name}, killed at {name} {number}"
+    status, printed, _told, _count = command.call(victim.words)
+    if status not in victim.good or "Traceback" in printed:
+        tally.fault(f"{where}: again, it ends with {status}: {printed[-400:]}")
+    status, printed, _told, _count = command.call(("run", *LOCAL))
+    path = os.path.join(command.project, "o")
+    found = scene.read(path) if os.path.exists(path) else b""
+    if status or found != b"1\n":
+        tally.fault(f"{where}: the next run ends with {status}, {found!r}: {printed[-400:]}")
+    status, printed, _told, _count = command.call(("cache", "verify"))
+    if status:
+        tally.fault(f"{where}: `cache verify` ends with {status}: {printed[-400:]}")
+    command.call(("cache", "prune"))
+    left = os.listdir(os.path.join(command.root, "store", "tmp"))
+    left += [n for n in os.listdir(command.project) if n.endswith("~repro")]
+    if left:
+        tally.fault(f"{where}: left behind {left}")
