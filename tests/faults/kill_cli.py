@@ -16,6 +16,7 @@ CALLS = (
     *("openat", "write", "fsync", "fdatasync", "rename", "link", "linkat", "mkdir", "unlink"),
     *("unlinkat", "rmdir", "ftruncate", "pwrite64", "fchmod", "utimensat", "flock"),
 )
+KILLED = (-9, 137)
 LOCAL = ("--env-manager", "local")
 ENVIRONMENT = "python: '{0}.{1}'\nbuild_dependencies: []\ndependencies: []\n"
 PROJECT = """\
@@ -142,8 +143,8 @@ def _kill(command, victim, point, tally):
     name, number = point
     victim.prepare(command)
     inject = f"inject={name}:signal=KILL:when={number}"
-    _traced(command, victim.words, "-o", os.devnull, "-e", f"trace={name}", "-e", inject)
-    tally.done += 1
+    done = _traced(command, victim.words, "-o", os.devnull, "-e", f"trace={name}", "-e", inject)
+    tally.done += done.returncode in KILLED
     where = f"{victim.name}, killed at {name} {number}"
     status, printed, _told, _count = command.call(victim.words)
     if status not in victim.good or "Traceback" in printed:

@@ -125,9 +125,7 @@ class Scene:
             log=log,
         )
         lock = EnvironmentLock(kind="local")
-        made = provenance.Made(
-            run=run, parts=step.parts, outputs=entries, artifacts=(), lock=lock
-        )
+        made = provenance.Made(run=run, parts=step.parts, outputs=entries, artifacts=(), lock=lock)
         statement = self.blobs.put(provenance.encode(provenance.statement(made)))
         self.blobs.sync()
         self.results.put(
@@ -145,7 +143,7 @@ class Scene:
 
     def _log(self, number):
         path = os.path.join(self.home.scratch(), "log")
-        files.replace(path, f"[0,\"stdout\",\"{number}\"]\n".encode(), durable=False)
+        files.replace(path, f'[0,"stdout","{number}"]\n'.encode(), durable=False)
         return self.blobs.put_file(path)[0]
 
     def spool(self, number):
