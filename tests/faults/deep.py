@@ -57,9 +57,8 @@ def main() -> int:
         if not count:
             continue
         tally = form(count)
-        print(tally.line(), flush=True)
-        for fault in tally.faults[:10]:
-            print(f"     {fault}", flush=True)
+        for _fault in tally.faults[:10]:
+            pass
         failed = failed or bool(tally.faults)
     return int(failed)
 

@@ -56,12 +56,12 @@ def _batch(place, other, count, rng, tally):
     _served(place, tally)
     for path in damaged:  # a look takes what is wrong out of the way: put it back
         _undo(place, other, path, what[damaged.index(path)])
-    _repaired(place, other, rng.random() < 0.5, tally)  # noqa: PLR2004
+    _repaired(place, other, rng.random() < 0.5, tally)
 
 
 def _damage(path, rng):
     data = bytearray(scene.read(path))
-    if rng.random() < 0.3 or not data:  # noqa: PLR2004
+    if rng.random() < 0.3 or not data:
         data = data[: rng.randrange(len(data))] if data else bytearray(b"\0")
     else:
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)

@@ -203,18 +203,21 @@ def _leftovers(operation, tally):
 def interleaved(points, *, first_fault=False):
     """Collect garbage while a publication stands still before each of its calls in turn."""
     tally = scene.Tally("F1", "collections between the calls of a publication", points)
-    while tally.done < points:
+    while tally.done < points and not (tally.faults and first_fault):
         root = scene.folder()
-        place = scene.Scene(root).open()
         try:
-            count = shim.calls_of(lambda: place.publish(0))
-            for at in range(1, min(count, points - tally.done) + 1):
+            place = scene.Scene(root).open()
+            for at in range(1, min(_calls(place), points - tally.done) + 1):
                 _interleaved(place, at, tally)
                 if tally.faults and first_fault:
-                    return tally.end()
+                    break
         finally:
             shutil.rmtree(root)
     return tally.end()
+
+
+def _calls(place):
+    return shim.calls_of(lambda: place.publish(0))
 
 
 def _interleaved(place, at, tally):

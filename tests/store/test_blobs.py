@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +13,7 @@ from repro.manifest import Entry
 from repro.step import key_of_parts
 from repro.store.blobs import BlobMissing
 from repro.store.results import Result, Results
+from repro.system import files
 
 
 def corrupt(path, position=0):
@@ -173,3 +175,49 @@ def test_patterns(pattern, yes, no):
     matches = manifest.matcher([pattern])
     assert all(map(matches, yes))
     assert not any(map(matches, no))
+
+
+def test_a_blob_is_put_over_a_corrupt_one(machine, tmp_path):
+    name = machine.blobs.put(b"right")
+    corrupt(machine.blobs.path(name))
+    assert machine.blobs.put(b"right") == name
+    assert machine.blobs.get(name) == b"right"
+    corrupt(machine.blobs.path(name))
+    (tmp_path / "f").write_bytes(b"right")
+    machine.blobs.put_file(str(tmp_path / "f"))
+    assert machine.blobs.get(name) == b"right"
+
+
+def test_a_blob_that_was_put_right_meanwhile_is_not_set_aside(machine):
+    name = machine.blobs.put(b"right")
+    machine.blobs.set_aside(name)
+    assert machine.blobs.get(name) == b"right"
+    assert os.listdir(machine.home.path("quarantine")) == []
+
+
+def test_every_damage_of_a_memo_is_none(machine):
+    machine.memos.put("x", "subject", {"command": "echo 1"})
+    path = pathlib.Path(machine.memos.path("x", "subject"))
+    good = path.read_bytes()
+    for position in range(len(good)):
+        bad = bytearray(good)
+        bad[position] ^= 1
+        path.write_bytes(bad)
+        assert machine.memos.get("x", "subject") is None, position
+        path.write_bytes(good[:position])
+        assert machine.memos.get("x", "subject") is None, position
+    path.write_bytes(good)
+    assert machine.memos.get("x", "subject") == {"command": "echo 1"}
+
+
+def test_folders_are_removed_by_many_at_once(tmp_path):
+    folder = tmp_path / "big"
+    for number in range(200):
+        (folder / str(number)).mkdir(parents=True)
+        (folder / str(number) / "f").write_bytes(b"")
+    threads = [threading.Thread(target=files.remove_tree, args=(str(folder),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not folder.exists()

@@ -169,3 +169,19 @@ def test_an_old_spool_is_taken_away_by_many_readers_at_once(history, tmp_path):
         for _ in range(8)
     ]
     assert [reader.communicate()[0] for reader in readers] == [b"1\n"] * 8
+
+
+def test_a_run_that_ended_while_it_was_looked_at_is_not_lost(history):
+    running = replace(RUN, status=RUNNING)
+    history.put(running)
+    history.put(RUN)  # and its lease is gone, when the one who read `running` looks for it
+    assert history._settled(running) == RUN
+    assert history.get("abcd") == RUN
+
+
+def test_a_line_that_was_not_written_to_its_end_takes_no_other_with_it(history, tmp_path):
+    history.spool(RUN)
+    path = tmp_path / "h/spool"
+    path.write_bytes(path.read_bytes()[:-20])
+    history.spool(replace(RUN, run_id="b" * 32))
+    assert [r.run_id for r in history.find()] == ["b" * 32]

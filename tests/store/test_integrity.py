@@ -199,14 +199,6 @@ def test_the_digest_of_what_cannot_be_opened_is_none(tmp_path):
     assert blobs_module.digest_at(str(tmp_path / "link")) == ""
 
 
-def test_progress_counts_bytes(place, monkeypatch):
-    told = []
-    monkeypatch.setattr(integrity.time, "monotonic", iter(range(0, 1000, 5)).__next__)
-    check(place, tell=lambda done, total: told.append((done, total)))
-    size = sum(size for _name, size in place.blobs.names())
-    assert told[-1] == (size, size)
-
-
 def test_many_blobs_are_read_by_several_threads(place):
     for number in range(250):
         place.blobs.put(b"%d" % number)

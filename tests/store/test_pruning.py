@@ -50,7 +50,7 @@ def looks(place, count):
 
 def test_old_results_go_with_what_only_they_name(place):
     published(place, 3)
-    found = prune(place, older_ns=2 * DAY_NS)
+    found = prune(place, older_ns=5 * DAY_NS // 2)
     assert looks(place, 3) == ["absent", "exact", "exact"]
     assert counts(found)["results"] == 1
     assert place.faults() == []
