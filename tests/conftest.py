@@ -14,6 +14,8 @@ from repro.api import ONE_BY_ONE
 from repro.machine import Machine
 from repro.plan import Request
 
+pytest.register_assert_rewrite("repro.testing.contract")  # a suite of asserts that is shipped
+
 REPOSITORY = pathlib.Path(__file__).parents[1]
 SHARED = REPOSITORY.parent / "shared"
 

@@ -53,7 +53,8 @@ def list_of(prefix: str) -> str:
 
 
 def _of(prefix: str, folders: Folders) -> str:
-    found: list[int] = []
+    times: list[float] = []
+    inodes: list[int] = []
     look = os.lstat
     for folder, names in folders.items():
         fd = os.open(f"{prefix}/{folder}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -61,5 +62,6 @@ def _of(prefix: str, folders: Folders) -> str:
             seen = [look(name, dir_fd=fd) for name in names]
         finally:
             os.close(fd)
-        found += [(status.st_mtime_ns ^ status.st_ino) & files.NUMBER for status in seen]
-    return digest.of_bytes(array("q", found).tobytes())
+        times += [status.st_mtime for status in seen]
+        inodes += [status.st_ino & files.NUMBER for status in seen]
+    return digest.of_bytes(array("d", times).tobytes() + array("q", inodes).tobytes())

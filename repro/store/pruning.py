@@ -248,7 +248,7 @@ class _Pruning:
             if state and state[4] < min(before_ns, self.since):
                 self._count(kind, state[2])
                 if not self.limits.dry_run:
-                    files.remove_tree(path) if os.path.isdir(path) else files.unlink(path)
+                    files.remove_tree(path)
 
     def _leftovers(self) -> None:
         """Remove what was never finished, and the locks of steps that nobody makes."""

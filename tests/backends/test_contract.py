@@ -3,17 +3,14 @@
 import contextlib
 
 import pytest
+from support.docker_engine import docker_engine  # noqa: F401  (a fixture)
 
-pytest.register_assert_rewrite("repro.testing.contract")
-
-from support.docker_engine import docker_engine  # noqa: E402, F401  (a fixture)
-
-from repro.backends.docker import Docker  # noqa: E402
-from repro.backends.local import Local  # noqa: E402
-from repro.errors import Unreachable  # noqa: E402
-from repro.ports import Job, JobEnd  # noqa: E402
-from repro.testing.contract import BackendContract  # noqa: E402
-from repro.value import replace  # noqa: E402
+from repro.backends.docker import Docker
+from repro.backends.local import Local
+from repro.errors import Unreachable
+from repro.ports import Job, JobEnd
+from repro.testing.contract import BackendContract
+from repro.value import replace
 
 
 class TestLocal(BackendContract):

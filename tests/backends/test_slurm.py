@@ -12,21 +12,18 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from conftest import REPOSITORY
+from support import slurm_engine as engines
+from support.slurm_engine import slurm_engine  # noqa: F401  (a fixture)
 
-pytest.register_assert_rewrite("repro.testing.contract")
-
-from conftest import REPOSITORY  # noqa: E402
-from support import slurm_engine as engines  # noqa: E402
-from support.slurm_engine import slurm_engine  # noqa: E402, F401  (a fixture)
-
-from repro import schemas  # noqa: E402
-from repro.backends import slurmjob, slurmqueue  # noqa: E402
-from repro.backends.slurm import Slurm  # noqa: E402
-from repro.backends.slurmjob import Settings  # noqa: E402
-from repro.errors import ProjectInvalid, Unreachable, Unsupported, UsageError  # noqa: E402
-from repro.ports import Job  # noqa: E402
-from repro.spec import Resources  # noqa: E402
-from repro.testing.contract import BackendContract, Output  # noqa: E402
+from repro import schemas
+from repro.backends import slurmjob, slurmqueue
+from repro.backends.slurm import Slurm
+from repro.backends.slurmjob import Settings
+from repro.errors import ProjectInvalid, Unreachable, Unsupported, UsageError
+from repro.ports import Job
+from repro.spec import Resources
+from repro.testing.contract import BackendContract, Output
 
 HOST = pathlib.Path(__file__).with_name("slurm_host.py")
 LIVES = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done"

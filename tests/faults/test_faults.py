@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches calls by /proc")
 DEEP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "deep.py")
 
 
