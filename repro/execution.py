@@ -400,7 +400,8 @@ class _Execution:
             self.note(f"the result is not kept for reuse: {problem}")
             return
         statement = self.machine.blobs.put(self._statement())
-        self.machine.blobs.sync()
+        children = self._children()
+        self.machine.blobs.sync()  # all that the result names is durable before it is
         self.machine.results.put(
             Result(
                 key=prepared.key,
@@ -414,7 +415,7 @@ class _Execution:
                 parameters=self.tracked.parameters,
                 tags=self.tracked.tags,
                 datasets=self.tracked.datasets,
-                children=self._children(),
+                children=children,
                 calls=self.calls.kept(),
                 ended_ns=run.ended_ns,
                 wall_ns=run.wall_ns,

@@ -136,8 +136,9 @@ class Place:
 
     def touch(self) -> None:
         """Note that it is used now."""
+        now = time.time_ns()  # the kernel's own stamp may lie before `built_ns`
         with contextlib.suppress(OSError):  # a read-only store still serves
-            os.utime(os.path.join(self.prefix, MARKER))
+            os.utime(os.path.join(self.prefix, MARKER), ns=(now, now))
 
     def discard(self) -> None:
         """Remove the environment, whole or not. It is out of the way at once."""

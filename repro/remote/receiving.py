@@ -156,7 +156,7 @@ class _Delivery:
         """Say whether a blob is in the store; lists and logs are read, since we read them next."""
         name, size, _most = want
         if size is not None:
-            return self.blobs.has(name) and os.stat(self.blobs.path(name)).st_size == size
+            return self.blobs.keeps(name) and os.stat(self.blobs.path(name)).st_size == size
         try:
             self.blobs.get(name)
         except BlobMissing:

@@ -128,6 +128,7 @@ class Blobs:
     def copy(self, name: str, target: str, mode: int) -> None:
         """Write a blob to the new file `target`, hashing every byte on the way.
 
+        The file is locked until all is written, which tells it from what a dead process left.
         Raises BlobMissing and leaves no file if the bytes are wrong.
         """
         try:
@@ -138,6 +139,7 @@ class Blobs:
             fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             right = False
             try:
+                files.hold(fd)
                 right = self._copy(source, fd, name) == name
             finally:
                 os.close(fd)

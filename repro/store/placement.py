@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FOLDER_FACTS = 2
 HALF = "~repro"
 HALF_LENGTH = 19
-HOUR_NS = 3_600_000_000_000
+SECOND_NS = 1_000_000_000
 
 
 class Placed(Value):
@@ -223,12 +223,16 @@ class Placement:
 
 
 def _tidy(folder: str) -> None:
-    """Remove what a process that was killed has left half-written in a folder of outputs."""
+    """Remove what a process that was killed has left half-written in a folder of outputs.
+
+    Who is at work holds a lock on it until shortly before it gets its own name.
+    """
     for name in os.listdir(folder):
         if name.startswith(".") and name.endswith(HALF) and len(name) == HALF_LENGTH:
             place = os.path.join(folder, name)
             state = files.state_of(place)
-            if state and state[4] < time.time_ns() - HOUR_NS:
+            is_old = bool(state) and state[4] < time.time_ns() - SECOND_NS
+            if is_old and (os.path.islink(place) or not files.is_held(place)):
                 files.unlink(place)
 
 

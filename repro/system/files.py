@@ -189,15 +189,25 @@ def remove_tree(path: str) -> None:
         shutil.rmtree(path, onerror=retry)
 
 
+def hold(fd: int) -> None:
+    """Lock an open file that nobody else can want, until it is closed; see `is_held`."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        pass  # a file system without locks, or somebody who is just looking whether it is held
+
+
 def is_held(path: str) -> bool:
     """Say whether a process holds the lock at `path`, without taking or making it.
 
-    On a file system without locks nobody can tell: there it counts as held for a day.
+    Where nobody can tell it counts as held; on a file system without locks, for a day.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except PermissionError:
+        return True
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -269,15 +269,17 @@ class BackendContract:
     def test_of_many_lines_none_is_lost_or_doubled(self) -> None:
         """All come in the order of writing."""
         _, output = self.run(self.shell("seq 100000; seq 100001 110000 >&2"))
-        assert output.out == b"".join(b"%d\n" % n for n in range(1, 100_001))
-        assert output.err == b"".join(b"%d\n" % n for n in range(100_001, 110_001))
+        same = output.out == b"".join(b"%d\n" % n for n in range(1, 100_001))
+        assert same, "stdout is not what was written"  # without a comparison of 100,000 lines
+        same = output.err == b"".join(b"%d\n" % n for n in range(100_001, 110_001))
+        assert same, "stderr is not what was written"
 
     def test_both_streams_may_be_written_at_once(self) -> None:
         """Neither waits for the other."""
         _, output = self.run(self.shell("seq 20000 & seq 20000 >&2; wait"))
         expected = b"".join(b"%d\n" % n for n in range(1, 20_001))
-        assert output.out == expected
-        assert output.err == expected
+        same = (output.out == expected, output.err == expected)
+        assert same == (True, True)
 
     def test_output_may_be_big(self) -> None:
         """Of fifty megabytes nothing is lost."""

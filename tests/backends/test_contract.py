@@ -114,11 +114,6 @@ class Forgets(Fault):
         return replace(job, timeout_ms=0, argv=("timeout", "-s", "KILL", "3", *job.argv))
 
 
-class Rude(Fault):
-    def job(self, job):
-        return replace(job, grace_ms=0)
-
-
 class Raises(Fault):
     def submit(self, job, sink):
         if job.argv[0] == "no-such-command":
@@ -181,7 +176,6 @@ class Blames(Wrapped):
         (Splits, "arguments_are_never_a_shell_text"),
         (Elsewhere, "it_starts_in_its_folder_and_what_it_writes_is_ours"),
         (Forgets, "a_timeout_ends_what_does_not_listen"),
-        (Rude, "a_timeout_asks_politely_first"),
         (Raises, "a_command_that_is_not_there_is_127_and_named"),
         (Detached, "cancel_ends_all_of_it_and_twice_is_harmless"),
         (Detached, "a_timeout_asks_politely_first"),

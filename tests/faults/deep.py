@@ -57,8 +57,9 @@ def main() -> int:
         if not count:
             continue
         tally = form(count)
-        for _fault in tally.faults[:10]:
-            pass
+        lines = [tally.line(), *(f"     {fault}" for fault in tally.faults[:10])]
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
         failed = failed or bool(tally.faults)
     return int(failed)
 

@@ -50,12 +50,12 @@ def _batch(place, other, count, rng, tally):
         for name in names
     ]
     damaged = rng.sample(sorted(targets), min(count, len(targets)))
-    what = [_damage(path, rng) for path in damaged]
+    wrong = {path: _damage(path, rng) for path in damaged}
     tally.done += len(damaged)
     _found(place, damaged, tally)
     _served(place, tally)
-    for path in damaged:  # a look takes what is wrong out of the way: put it back
-        _undo(place, other, path, what[damaged.index(path)])
+    for path, data in wrong.items():  # a look took it out of the way
+        _write(path, data)
     _repaired(place, other, rng.random() < 0.5, tally)
 
 
@@ -75,11 +75,6 @@ def _write(path, data):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as file:
         file.write(data)
-
-
-def _undo(place, other, path, data):
-    del other, place
-    _write(path, data)
 
 
 def _found(place, damaged, tally):

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 from faults import errors, scene
 
@@ -159,6 +160,14 @@ def _kill(command, victim, point, tally):
         tally.fault(f"{where}: `cache verify` ends with {status}: {printed[-400:]}")
     command.call(("cache", "prune"))
     left = os.listdir(os.path.join(command.root, "store", "tmp"))
-    left += [n for n in os.listdir(command.project) if n.endswith("~repro")]
+    if _halves(command):
+        time.sleep(1.1)  # what is younger may belong to somebody
+        files_unlink(path)
+        command.call(("run", *LOCAL))
+        left += _halves(command)
     if left:
         tally.fault(f"{where}: left behind {left}")
+
+
+def _halves(command):
+    return [name for name in os.listdir(command.project) if name.endswith("~repro")]

@@ -22,6 +22,7 @@ def short(form):
         timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert " faults 0 " in done.stdout
     if "SKIPPED" in done.stdout:
         assert os.environ.get("CI") != "true", done.stdout
         pytest.skip(done.stdout.strip())

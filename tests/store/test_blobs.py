@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pathlib
 import threading
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -221,3 +222,19 @@ def test_folders_are_removed_by_many_at_once(tmp_path):
     for thread in threads:
         thread.join()
     assert not folder.exists()
+
+
+def test_a_half_of_a_dead_process_goes_and_that_of_a_live_one_stays(machine, tmp_path):
+    target = tmp_path / "project"
+    target.mkdir()
+    dead, alive, own = (
+        target / name for name in (f".{'a' * 12}~repro", f".{'b' * 12}~repro", ".x")
+    )
+    for path in (dead, alive, own):
+        path.write_bytes(b"half")
+    entry = Entry(path="o", kind="file", content=machine.blobs.put(b"x"), size=1)
+    with open(alive, "rb") as writer:
+        files.hold(writer.fileno())
+        time.sleep(1.1)
+        machine.placement(str(target)).place([entry], "main", known={}, since_ns=0)
+    assert sorted(os.listdir(target)) == sorted([alive.name, own.name, "o"])
