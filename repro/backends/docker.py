@@ -14,6 +14,7 @@ from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 
 from repro.backends import container, daemon, loopback
+from repro.backends.following import LOST, Following
 from repro.errors import UsageError
 from repro.ports import JobEnd
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 KILLED = 128 + signal.SIGKILL
 TERMINATED = 128 + signal.SIGTERM
-LOST = JobEnd(code=KILLED, cause="lost")
 STREAMS = {1: "stdout", 2: "stderr"}
 HEADER = struct.Struct(">BxxxL")
 CHUNK = 1 << 16
@@ -104,7 +104,7 @@ def _nowhere(_stream: str, _data: bytes) -> None:
     pass
 
 
-class Running:
+class Running(Following):
     """A job in a container, as `repro.ports.SubmittedJob` says.
 
     Two threads serve it: one delivers the output and learns the end, the other keeps the time,
@@ -113,10 +113,9 @@ class Running:
 
     def __init__(self, environ: Mapping[str, str], sink: Sink) -> None:
         """Prepare to give output to `sink`. Raises as `daemon.connect` does."""
-        self._environ, self._sink = environ, sink
+        super().__init__(sink)
+        self._environ = environ
         self._client = daemon.connect(environ)
-        self._failure: BaseException | None = None
-        self._end: JobEnd | None = None
         self._cause = "exit"
         self._hopeless = False
         self._stream: Any = None
@@ -124,9 +123,6 @@ class Running:
         self._words: queue.SimpleQueue[str] = queue.SimpleQueue()  # a signal handler may cancel
         self._reader = threading.Thread(target=self._follow, name="repro-docker", daemon=True)
         self._keeper = threading.Thread(target=self._keep, name="repro-docker-time", daemon=True)
-        # A lock stands a signal handler that waits in the thread that waits already.
-        self._over = threading.Lock()
-        self._over.acquire()
         self._held = ExitStack()
         self._held.callback(self._client.close)
 
@@ -189,26 +185,11 @@ class Running:
 
     # -- what others may call
 
-    def wait(self) -> JobEnd:
-        """Block until all has ended and was delivered. Raises what `sink` raised."""
-        self._join()
-        if self._failure:
-            raise self._failure
-        return self._end or LOST
-
-    def poll(self) -> JobEnd | None:
-        """Give the end if it has ended."""
-        return self._end
-
     def cancel(self) -> None:
         """End it, and return when nothing is left of it; called by `sink`, return at once."""
         self._words.put("cancel")
         if threading.current_thread() is not self._reader:
             self._join()
-
-    def _join(self) -> None:
-        with self._over:
-            pass
 
     # -- the output, and the end
 
@@ -258,14 +239,6 @@ class Running:
         if parts:
             self._deliver(stream, b"".join(parts))
         return data[at:]
-
-    def _deliver(self, stream: str, data: bytes) -> None:
-        if self._failure or not data:
-            return
-        try:
-            self._sink(stream, data)
-        except BaseException as error:  # noqa: BLE001  (`wait` raises it)
-            self._failure = error
 
     def _say(self, text: str) -> None:
         self._deliver("stderr", f"repro: {text}\n".encode())

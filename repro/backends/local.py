@@ -12,6 +12,7 @@ import sys
 import threading
 from contextlib import ExitStack, suppress
 
+from repro.backends.following import LOST, Following
 from repro.backends.sandbox import means
 from repro.backends.sandbox.relay import Relay
 from repro.errors import Unreachable
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 SUPERVISOR = "import sys; sys.path.append(sys.argv[1]); import supervisor; supervisor.main()"
 HERE = os.path.dirname(os.path.abspath(__file__))
 NOTHING = means.Available()
-LOST = JobEnd(code=128 + signal.SIGKILL, cause="lost")
 STREAMS = ("stdout", "stderr")
 CHUNK = 1 << 16
 PIPE = 1 << 10  # chunks; more than any pipe holds
@@ -68,19 +68,13 @@ class Local:
         return running
 
 
-class Running:
+class Running(Following):
     """A job under way, as `repro.ports.SubmittedJob` says."""
 
     def __init__(self, sink: Sink) -> None:
         """Prepare to give output to `sink`."""
-        self._sink = sink
-        self._failure: BaseException | None = None
-        self._end: JobEnd | None = None
+        super().__init__(sink)
         self._reader = threading.Thread(target=self._follow, name="repro-job", daemon=True)
-        # A signal handler may come in while its thread waits for the end, and wait for it too:
-        # a lock that the reader opens stands that, a threading.Event may not.
-        self._over = threading.Lock()
-        self._over.acquire()
         self._closing = threading.RLock()  # no word may go to a number that has a new owner
         self._held = ExitStack()
 
@@ -101,27 +95,12 @@ class Running:
             self._held.close()
             raise
 
-    def wait(self) -> JobEnd:
-        """Block until all has ended and was delivered. Raises what `sink` raised."""
-        self._join()
-        if self._failure:
-            raise self._failure
-        return self._end or LOST
-
-    def poll(self) -> JobEnd | None:
-        """Give the end if it has ended."""
-        return self._end
-
     def cancel(self) -> None:
         """End it, and return when nothing is left of it; called by `sink`, return at once."""
         with self._closing, suppress(OSError):  # it has ended, and the line is closed
             self._line.send(b"c")
         if threading.current_thread() is not self._reader:
             self._join()
-
-    def _join(self) -> None:
-        with self._over:
-            pass
 
     def _follow(self) -> None:
         end = LOST
@@ -173,14 +152,6 @@ class Running:
                 if not data:
                     break
                 self._deliver(stream, data)
-
-    def _deliver(self, stream: str, data: bytes) -> None:
-        if self._failure:
-            return
-        try:
-            self._sink(stream, data)
-        except BaseException as error:  # noqa: BLE001  (`wait` raises it)
-            self._failure = error
 
     def _ended(self, report: bytes) -> JobEnd:
         facts: dict[str, Any] = {}

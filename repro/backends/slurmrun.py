@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from repro.backends import container, slurmjob
 from repro.backends.agent import carrier
 from repro.backends.agent.trees import unpacked
+from repro.backends.following import LOST, Following
 from repro.backends.sandbox.relay import Relay
 from repro.backends.slurmqueue import Down, State
 from repro.errors import Unreachable, UsageError
@@ -36,7 +37,6 @@ PATIENCE = 30.0  # seconds beyond the grace after which Slurm is to kill
 GRACE_MS = 5000
 KILLED = 128 + signal.SIGKILL
 TERMINATED = 128 + signal.SIGTERM
-LOST = JobEnd(code=KILLED, cause="lost")
 MEANINGS = {
     "OUT_OF_MEMORY": "its memory was not enough, and Slurm ended it",
     "TIMEOUT": "Slurm's time limit was over",
@@ -57,28 +57,24 @@ CAUSES = {
 }
 
 
-class Running:
+class Running(Following):
     """A job under way, as `repro.ports.SubmittedJob` says."""
 
     def __init__(self, backend: Slurm, parcel: Parcel, sink: Sink, base: str) -> None:
         """Prepare to give output to `sink`, and to bring outputs to `base` if there is one."""
+        super().__init__(sink)
         self.parcel = parcel
-        self._backend, self._sink, self._base = backend, sink, base
+        self._backend, self._base = backend, base
         self._queue, self._call = backend.queue, backend.commands.call
         self._follower = carrier.Follower(parcel.carriage)
         self._before: tuple[Entry, ...] = ()
         self._grace = GRACE_MS / 1000
         self._batch, self._task = "", 0
         self._is_kept = False  # for another process to come back to
-        self._failure: BaseException | None = None
-        self._end: JobEnd | None = None
         self._words: queue.SimpleQueue[str] = queue.SimpleQueue()  # a signal handler may cancel
         self._wished = self._asked = 0.0
         self._over_since = self._heard = 0.0
         self._thread = threading.Thread(target=self._follow, name="repro-slurm", daemon=True)
-        # A lock stands a signal handler that waits in the thread that waits already.
-        self._over = threading.Lock()
-        self._over.acquire()
         self._held = ExitStack()
 
     # -- before it begins
@@ -125,26 +121,11 @@ class Running:
 
     # -- what others may call
 
-    def wait(self) -> JobEnd:
-        """Block until all has ended and was delivered. Raises what `sink` raised."""
-        self._join()
-        if self._failure:
-            raise self._failure
-        return self._end or LOST
-
-    def poll(self) -> JobEnd | None:
-        """Give the end if it has ended."""
-        return self._end
-
     def cancel(self) -> None:
         """End it, and return when nothing is left of it; called by `sink`, return at once."""
         self._words.put("cancel")
         if threading.current_thread() is not self._thread:
             self._join()
-
-    def _join(self) -> None:
-        with self._over:
-            pass
 
     # -- following
 
@@ -207,14 +188,6 @@ class Running:
         """Say whether another start of the job may follow the one that we follow."""
         end = self._follower.end
         return end is None or (end["cause"] == "cancel" and not self._wished)
-
-    def _deliver(self, stream: str, data: bytes) -> None:
-        if self._failure or not data:
-            return
-        try:
-            self._sink(stream, data)
-        except BaseException as error:  # noqa: BLE001  (`wait` raises it)
-            self._failure = error
 
     def _say(self, text: str) -> None:
         self._deliver("stderr", f"repro: {text}\n".encode())
