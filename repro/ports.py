@@ -54,7 +54,8 @@ class Job(Value):
     options for the engine as (name, value), a value of None being a flag. `network` False means
     none but what `variables` point to on the loopback interface. `confinement` is for processes
     of this machine; `starter` are the words of programs that such a process is started by, each
-    of which becomes what follows it.
+    of which becomes what follows it. `lock` is that of the environment, for backends that make it
+    elsewhere. `labels` name the job for those who look at the engine: `project`, `step`, `key`.
     """
 
     run_id: str
@@ -71,6 +72,8 @@ class Job(Value):
     resources: Resources = Resources()
     confinement: Confinement = Confinement()
     starter: tuple[str, ...] = ()
+    lock: EnvironmentLock | None = None
+    labels: Mapping[str, str] = {}
 
 
 class LockRequest(Value):
@@ -244,15 +247,38 @@ if TYPE_CHECKING:
             """End it and everything it started; return when nothing is left. Twice is harmless."""
 
     class Backend(Protocol):
-        """A place where steps run."""
+        """A place where steps run.
+
+        `environments` says what a job brings: `files`, a folder of this machine that the place
+        sees too; `images`, an image in the engine of this machine; `references`, an image by the
+        digest that a registry gave it where there is one, else as `images`; `locks`, nothing but
+        the lock, and the place makes the environment itself.
+        """
 
         name: str
+        environments: str
 
         def submit(self, job: Job, sink: Sink) -> SubmittedJob:
             """Start `job`; `sink("stdout" | "stderr", data)` gets its output, in order, live.
 
             Raises ReproError when it cannot start; a command that is not there is exit code 127.
             """
+
+    class Lasting(Backend, Protocol):
+        """A place whose jobs go on when the process that submitted them has died."""
+
+        def find(
+            self, run_id: str, sink: Sink | None = None, base: str = ""
+        ) -> SubmittedJob | None:
+            """Give the job of a run that some process has submitted, to wait for or to cancel.
+
+            `sink` gets its output from the beginning, as far as the engine has kept it. What the
+            command changed is in the folder `base` at the end, which has to hold what the job's
+            own one held; without it, nothing is brought. The caller need not be the submitter.
+            """
+
+        def orphans(self) -> tuple[str, ...]:
+            """Name the runs whose jobs may be there, and whose processes on this machine are not."""
 
     class Environments(Protocol):
         """One kind of environment: request to lock, lock to something that runs."""

@@ -53,6 +53,7 @@ class Docker:
     """
 
     name = "docker"
+    environments = "images"
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         """Use the daemon that these variables name, by default those of this process."""

@@ -43,6 +43,7 @@ class Local:
     """
 
     name = "local"
+    environments = "files"
 
     def __init__(self, available: Available = NOTHING) -> None:
         """Confine jobs that ask for it by what is `available`, see `sandbox.probe`."""

@@ -33,6 +33,7 @@ class Slurm:
     """
 
     name = "slurm"
+    environments = "files"
 
     def __init__(
         self,
