@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import stat
 
-from repro import manifest
+from repro import digest, manifest
 from repro.errors import OutputMissing, ReproError
 from repro.manifest import Entry
+from repro.store.placement import is_half
 from repro.system import files
 from repro.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from repro.spec import EntryPoint
     from repro.store.blobs import Blobs
 
+CHUNK = 1 << 20
+CHANGED = [-1]
 IGNORED = ("__pycache__", ".git")
 
 
@@ -37,18 +40,40 @@ class Shape(Value):
 class Capture:
     """Compares a folder with the inputs that were put into it."""
 
-    def __init__(self, root: str, inputs: Iterable[Entry], entry: EntryPoint | None) -> None:
-        """Note the state of every input; the command must not run before."""
+    def __init__(
+        self,
+        root: str,
+        inputs: Iterable[Entry],
+        entry: EntryPoint | None,
+        *,
+        begun: bool = False,
+    ) -> None:
+        """Note the state of every input, which has to be as it was put there.
+
+        Where the command may have `begun`, the inputs are read, to see which still are.
+        """
         self.root = root
         self.entry = entry
         self.inputs = {e.path: e for e in inputs}
         self.before = {path: files.state_of(os.path.join(root, path)) for path in self.inputs}
         self.folders = {path for path, is_folder in _walk(root) if is_folder}
+        if begun:
+            self.folders = {folder for path in self.inputs for folder in _above(path)}
+            for path in self.inputs:
+                if not self._is_as_given(path):
+                    self.before[path] = CHANGED
 
     def is_untouched(self, path: str) -> bool:
         """Say whether a file is an input that has not been changed."""
         known = self.before.get(path)
         return bool(known) and known == files.state_of(os.path.join(self.root, path))
+
+    def _is_as_given(self, path: str) -> bool:
+        try:
+            now = self._entry(path, _hashed, is_folder=self.inputs[path].kind == "dir")
+        except (OSError, OutputRefused):
+            return False
+        return now == self.inputs[path]
 
     def supplied(self, entries: Iterable[Entry]) -> None:
         """Take note of files that others have written into the folder.
@@ -82,7 +107,7 @@ class Capture:
             if not is_output(path):
                 undeclared.append(path)
                 continue
-            entry = self._entry(path, blobs, is_folder=is_folder)
+            entry = self._entry(path, blobs.put_file, is_folder=is_folder)
             if entry != self.inputs.get(path):
                 found.append(entry)
         if self.entry:
@@ -90,7 +115,7 @@ class Capture:
             self._check_declared(declared or (), found)
         return Shape(outputs=tuple(found), undeclared=tuple(undeclared))
 
-    def _entry(self, path: str, blobs: Blobs, *, is_folder: bool) -> Entry:
+    def _entry(self, path: str, put: Callable[[str], tuple[str, int]], *, is_folder: bool) -> Entry:
         place = os.path.join(self.root, path)
         if is_folder:
             return Entry(path=path, kind="dir")
@@ -104,7 +129,7 @@ class Capture:
             return Entry(path=path, kind="link", content=target, size=len(os.fsencode(target)))
         if not stat.S_ISREG(status.st_mode):
             raise OutputRefused(f"the output `{path}` is a device, pipe or socket, not a file")
-        content, size = blobs.put_file(place)
+        content, size = put(place)
         kind = "exec" if status.st_mode & 0o100 else "file"
         return Entry(path=path, kind=kind, content=content, size=size)
 
@@ -120,6 +145,21 @@ class Capture:
                 )
 
 
+def _hashed(place: str) -> tuple[str, int]:
+    """Give the digest and the size of a file."""
+    hasher, size = digest.stream(), 0
+    with open(place, "rb") as file:
+        while piece := file.read(CHUNK):
+            hasher.update(piece)
+            size += len(piece)
+    return hasher.hexdigest(), size
+
+
+def _above(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
+
+
 def _walk(root: str) -> Iterator[tuple[str, bool]]:
     """Give everything below a folder in one order, with whether it is a folder."""
     for base, folders, names in os.walk(root):
@@ -129,4 +169,5 @@ def _walk(root: str) -> Iterator[tuple[str, bool]]:
         for name in folders:
             yield prefix + name, not os.path.islink(os.path.join(base, name))
         for name in sorted(names):
-            yield prefix + name, False
+            if not is_half(name):
+                yield prefix + name, False

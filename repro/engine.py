@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from repro import digest, graph, manifest, params, plan, record, source, standins, step
+from repro import digest, graph, manifest, metrics, params, plan, record, source, standins, step
 from repro.errors import Unsupported
 from repro.events import Progress, Reused, Warned
 from repro.locking import Wanted
@@ -115,6 +115,8 @@ def open_project(
         placement=machine.placement(root) if root else None,
         graph=steps,
     )
+    for name in plan.foreign(request, [node.entry for node in steps.nodes]):
+        machine.backend(name, config=plan.settings(request, name))  # raises if there is none
     if len(steps.nodes) > 1:
         there = {entry.path for entry in tree.entries()}
         for node in steps.nodes:
@@ -207,7 +209,7 @@ def prepare_node(
         key=step.key_of(one),
         name=node.id,
         host_paths=(*host_paths, *mounted),
-        backend=plan.backend(request, wanted),
+        backend=plan.backend(request, entry, wanted),
         volumes=volumes,
         sandbox=_sandbox(request, entry, wanted, machine),
     )
@@ -218,7 +220,7 @@ def _sandbox(
 ) -> str:
     """Give the level that is insisted on. Raises Unsupported for one that is not to be had."""
     asked = machine.isolation.asked(request.sandbox, entry.sandbox)
-    backend = plan.backend(request, wanted)
+    backend = plan.backend(request, entry, wanted)
     if backend not in plan.CONFINED:
         if asked not in ("", "none"):
             raise Unsupported(
@@ -388,7 +390,7 @@ def reuse(prepared: Prepared, answer: Answer, machine: Machine, emit: Emit) -> R
         user_ns=result.user_ns,
         system_ns=result.system_ns,
         peak_bytes=result.peak_bytes,
-        metrics=latest(result.metrics),
+        metrics=metrics.latest(result.metrics),
         tags=result.tags,
         logged=result.parameters,
         outputs=result.outputs,
@@ -482,11 +484,6 @@ def unstarted(opened: Opened, times: tuple[int, int], error: str, status: str) -
         experiment=request.experiment_name,
         parent_run=request.parent_run,
     )
-
-
-def latest(metrics: tuple[tuple[str, str, int, int], ...]) -> Mapping[str, str]:
-    """Give the last value of each metric."""
-    return {key: text for key, text, _time, _step in metrics}
 
 
 def place(

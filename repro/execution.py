@@ -1,37 +1,25 @@
-"""The execution of one step: private tree, clean environment, captured and published result."""
+"""The result of one step: fetched, finished, or made, by one process at a time."""
 
 from __future__ import annotations
 
-import os
 import time
 from signal import SIGTERM
 
-from repro import causes, engine, jobs, manifest, metrics, provenance
-from repro.capture import Capture, OutputRefused, Shape
-from repro.conditions import Conditions, applied
-from repro.errors import Interrupted, OutputMissing, ReproError, SourceUnusable, UsageError
-from repro.events import Ended, Missed, Progress, Started, Warned
-from repro.ports import Confinement, JobEnd, Tracked
-from repro.record import FAILED, FINISHED, KILLED, RunRecord
-from repro.runlog import LogWriter
-from repro.store.results import Result
-from repro.value import dump, replace
+from repro import causes, engine, leftovers, plan
+from repro.attempt import Attempt, Resumption
+from repro.errors import Interrupted, UsageError
+from repro.events import Missed, Progress
+from repro.record import FINISHED, RunRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
     from repro.engine import Prepared
     from repro.events import Emit
-    from repro.manifest import Entry
-    from repro.ports import Job, Realized
     from repro.system.files import Lock
     from repro.world import Machine
 
 NOTHING = ""
 PAUSE = 0.05
-SHOWN = 20
 
 
 def execute(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> RunRecord:
@@ -51,12 +39,12 @@ def execute(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> Ru
         answer = engine.look_up(prepared, machine)
         if answer.result is not None and reason == NOTHING:
             return engine.reuse(prepared, answer, machine, emit)
-        found = _fetched(prepared, machine, emit)
+        found = _fetched(prepared, machine, emit) or _finished(prepared, machine, emit)
         if found is not None:
             return found
         reason = reason or causes.why(prepared, machine)
         emit(Missed(step=prepared.name, key=prepared.key, reason=reason))
-        return _Execution(prepared, machine, emit, reason).run()
+        return Attempt(prepared, machine, emit, reason).run()
     finally:
         key_lock.free()
 
@@ -75,12 +63,36 @@ def _fetched(prepared: Prepared, machine: Machine, emit: Emit) -> RunRecord | No
     return found
 
 
+def _finished(prepared: Prepared, machine: Machine, emit: Emit) -> RunRecord | None:
+    """Wait for a job of this step that a process which is gone has left; reuse its result."""
+    left = leftovers.of_step(prepared, machine)
+    if left is None:
+        return None
+    emit(Progress(step=prepared.name, text=f"going on with run {left.run_id[:8]}, left behind"))
+    done = resume(prepared, left, machine, emit)
+    if done is None or done.status != FINISHED or not prepared.request.use_results:
+        return None
+    return engine.answered(prepared, machine, emit)[0]
+
+
+def resume(prepared: Prepared, left: RunRecord, machine: Machine, emit: Emit) -> RunRecord | None:
+    """Go on with a run whose process is gone and whose job is not; None where it is gone too.
+
+    Gives the record, and raises, as `execute` does.
+    """
+    settings = plan.settings(prepared.request, prepared.backend)
+    if not leftovers.has_job(left, machine, settings):
+        leftovers.forget(left, machine)
+        return None
+    return Resumption(prepared, left, machine, emit).run()
+
+
 def repeat(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> RunRecord:
     """Run a step again for the comparison: what comes of it is neither published nor placed.
 
     Gives the record and raises as `execute` does.
     """
-    return _Execution(prepared, machine, emit, reason).run()
+    return Attempt(prepared, machine, emit, reason).run()
 
 
 def _wait_for(key_lock: Lock, prepared: Prepared, machine: Machine, emit: Emit) -> None:
@@ -94,402 +106,3 @@ def _wait_for(key_lock: Lock, prepared: Prepared, machine: Machine, emit: Emit) 
             holder = key_lock.holder()
             emit(Progress(step=prepared.name, text=f"waiting for {holder}, which runs it"))
         time.sleep(PAUSE)
-
-
-class _Execution:
-    """One execution: its state while it is under way."""
-
-    def __init__(self, prepared: Prepared, machine: Machine, emit: Emit, reason: str) -> None:
-        self.prepared = prepared
-        self.machine = machine
-        self.inputs: tuple[Entry, ...] = ()
-        started = machine.now_ns()
-        self.record = replace(engine.begin(prepared, started), reason=reason)
-        self.conditions = prepared.conditions or Conditions()
-        self.room = self.conditions.room(machine.home.scratch(), self.record.run_id)
-        self.calls = machine.calls(prepared, self.record.run_id, self.room, emit)
-        self.emit = self.calls.emit
-        self.log: LogWriter | None = None
-        self.end = JobEnd(code=-1, cause="lost")
-        self.tracked = Tracked()
-        self.outputs: tuple[Entry, ...] = ()
-
-    def progress(self, text: str) -> None:
-        self.emit(Progress(step=self.prepared.name, text=text))
-
-    def note(self, text: str, hint: str = "") -> None:
-        self.emit(Warned(step=self.prepared.name, text=text, hint=hint))
-        self.record = replace(self.record, notes=(*self.record.notes, text))
-
-    # -- the course of it
-
-    def run(self) -> RunRecord:
-        prepared, machine = self.prepared, self.machine
-        realized = machine.realize(prepared.lock, prepared.tree, self.progress)
-        try:
-            self._make_room()
-            lease = machine.history.lease(self.record.run_id)
-            try:
-                self.record = machine.tracking.begin(self.record, self.emit)
-                self._recorded(realized)
-            finally:
-                machine.history.release(lease)
-        finally:
-            realized.release()
-            machine.remove(self.room.base)
-        return self.record
-
-    def _recorded(self, realized: Realized) -> None:
-        """Run, with a record that says so, and that is settled whatever happens."""
-        try:
-            self.machine.history.put(self.record)
-            self._attempts(realized)
-        except BaseException as error:
-            self._settle_after(error)
-            raise
-
-    def _make_room(self) -> None:
-        for folder in (self.room.work, self.room.home, self.room.temporary, self.room.tracking):
-            os.makedirs(folder, mode=0o700)
-        tree = self.prepared.tree
-        self.inputs = self._selected()
-        supplied = self.prepared.chosen.supplied
-        from_before = {entry.path for entry in supplied}
-        own = tuple(e for e in self.inputs if e.path not in from_before)
-        order = -1 if "files" in self.conditions.backwards else 1
-        tree.materialize(own[::order], self.room.work)
-        self.machine.blobs.write(supplied[::order], self.room.work)
-        if self.prepared.alone:
-            tree.remember()
-        self.machine.blobs.put(manifest.encode(self.inputs))
-        for mount in self.prepared.entry.mounts:
-            if mount.target:
-                place = os.path.join(self.room.work, mount.target)
-                os.makedirs(os.path.dirname(place), exist_ok=True)
-                os.symlink(os.path.expanduser(mount.source), place)
-
-    def _selected(self) -> tuple[Entry, ...]:
-        found = engine.inputs_of(self.prepared)
-        if manifest.of(found) != self.prepared.step.inputs:
-            raise SourceUnusable(
-                "the project changed while the step was being prepared",
-                hints=["run again when its files are at rest"],
-            )
-        return found
-
-    def _attempts(self, realized: Realized) -> None:
-        """Run the command, again as often as `retries` allows while it fails."""
-        retries = self.prepared.entry.retries
-        for attempt in range(retries + 1):
-            self._once(realized)
-            if self.end.code == 0 or self.end.cause == "cancel" or attempt == retries:
-                break
-            self.note(f"attempt {attempt + 1} ended with exit code {self.end.code}: trying again")
-            self.machine.remove(self.room.base)
-            self._make_room()
-        self._finish()
-
-    def _once(self, realized: Realized) -> None:
-        prepared, machine, run_id = self.prepared, self.machine, self.record.run_id
-        receiver = machine.receiver(self.record, self.room.tracking, self.calls)
-        secrets = [machine.environ[name] for name in prepared.entry.secrets]
-        secrets += [a.text for a in prepared.arguments if a.kind == "secret" and a.text]
-        self.log = LogWriter(
-            os.path.join(self.room.base, "log"), prepared.name, self.emit, tuple(secrets)
-        )
-        capture = Capture(self.room.work, self.inputs, prepared.entry)
-        self.calls.open(capture)
-        given = jobs.variables(
-            prepared, run_id, self.room, realized, receiver.variables, machine.environ
-        )
-        given = self.calls.variables(given)
-        confinement = self._confinement(realized, receiver.variables)
-        job = jobs.job(prepared, run_id, self.room, realized, given, confinement)
-        trace = os.path.join(self.room.base, "trace")
-        if prepared.request.trace:
-            job = machine.isolation.watched(job, trace)
-        try:
-            self.emit(Started(step=prepared.name, run_id=run_id, command=prepared.command))
-            self.end = self._waited(applied(job, self.conditions))
-        finally:
-            self.calls.close(good=self.end.code == 0)
-            self.tracked = receiver.close()
-            self.log.close()
-            if receiver.unknown:
-                names = ", ".join(receiver.unknown[:3])
-                self.note(f"the step asked MLflow for what repro does not keep: {names}")
-        if prepared.request.trace:
-            self._told(trace, self._sight("mounts", realized, receiver.variables, network=True))
-        if self.end.code == 0:
-            self.outputs = self._captured(capture)
-        elif self.end.cause == "exit":
-            self._explained(confinement)
-
-    def _confinement(self, realized: Realized, tracking: Mapping[str, str]) -> Confinement:
-        """Decide what the step may see; say it where that is not what was meant."""
-        prepared, isolation = self.prepared, self.machine.isolation
-        if realized.image:
-            open_ = prepared.entry.network and prepared.sandbox != "hermetic"
-            level = "mounts" if open_ else "hermetic"
-            self.record = replace(self.record, sandbox=level, means=prepared.backend)
-        if prepared.backend != "local":
-            return Confinement()
-        level = isolation.level(prepared.sandbox)
-        if level == "none" and prepared.sandbox != "none":
-            self.note(f"the step can see all of this machine: {isolation.missing()}")
-        if not prepared.entry.network and not isolation.blocks(level):
-            self.note("`network: false` is declared, but the network is not blocked here")
-        self.record = replace(self.record, sandbox=level, means=isolation.means(level))
-        network = prepared.entry.network or not isolation.blocks(level)
-        return self._sight(level, realized, tracking, network=network)
-
-    def _sight(
-        self, level: str, realized: Realized, tracking: Mapping[str, str], *, network: bool
-    ) -> Confinement:
-        room = self.room
-        return self.machine.isolation.confinement(
-            level,
-            (room.work, room.home, room.tracking, room.temporary),
-            jobs.shown(self.prepared),
-            realized,
-            tracking.get("MLFLOW_TRACKING_URI", ""),
-            network=network,
-        )
-
-    def _told(self, trace: str, sight: Confinement) -> None:
-        """Record what a watched step used without declaring it."""
-        if not os.path.exists(trace):
-            return
-        reads, hosts = self.machine.isolation.undeclared(trace, sight, self.room.work)
-        self.record = replace(self.record, reads=reads, hosts=hosts)
-        for path in reads[:SHOWN]:
-            self.note(f"read without being declared: `{path}`", f"`- {path}` below `mounts:`")
-        if len(reads) > SHOWN:
-            self.note(f"and {len(reads) - SHOWN} more files that are not declared")
-        for host in hosts[:SHOWN]:
-            self.note(f"talked to `{host}`")
-
-    def _explained(self, confinement: Confinement) -> None:
-        """Say which files a failed step missed, as far as what it printed tells."""
-        assert self.log is not None  # noqa: S101  (it has run)
-        source = self.prepared.source
-        found = self.machine.isolation.hints(
-            self.log.tail(), confinement, self.room.work, source.root
-        )
-        for text, hint in found:
-            self.note(text, hint)
-
-    def _waited(self, job: Job) -> JobEnd:
-        assert self.log is not None  # noqa: S101  (made just before)
-        name, config = self.prepared.backend, self.prepared.request.config
-        backend = self.machine.backend(name, job.confinement.level, config)
-        submitted = backend.submit(job, self.log.sink)
-        self.machine.watch(self.record.run_id, submitted)
-        try:
-            return submitted.wait()
-        except BaseException:
-            submitted.cancel()
-            self.end = submitted.wait()
-            raise
-        finally:
-            self.machine.watch(self.record.run_id, None)
-
-    # -- afterwards
-
-    def _captured(self, capture: Capture) -> tuple[Entry, ...]:
-        """Take the outputs into the store; an output that cannot be kept fails the run."""
-        try:
-            found: Shape = capture.outputs(self.machine.blobs)
-        except (OutputMissing, OutputRefused) as error:
-            self.record = replace(self.record, error=error.message)
-            self.end = replace(self.end, cause="output")
-            self.emit(Warned(step=self.prepared.name, text=error.message))
-            return ()
-        if found.undeclared:
-            names = ", ".join(found.undeclared[:3])
-            more = f" and {len(found.undeclared) - 3} more" if len(found.undeclared) > 3 else ""  # noqa: PLR2004
-            self.note(
-                f"not kept, since `outputs:` does not name them: {names}{more}",
-                "add them to `outputs:`",
-            )
-        return found.outputs
-
-    def _finish(self) -> None:
-        """Record what became of the command; publish its result if it may be used again."""
-        self._describe()
-        logged = self._logged_files(self.tracked.artifacts)
-        good = self.end.code == 0 and self.end.cause == "exit"
-        killed = self.end.cause in ("cancel", "lost")
-        status = FINISHED if good else KILLED if killed else FAILED
-        self.record = replace(
-            self.record,
-            status=status,
-            artifacts=logged,
-            outputs=self.machine.blobs.put(manifest.encode(self.outputs)),
-            metrics=engine.latest(self.tracked.metrics),
-            tags=self.tracked.tags,
-            logged=self.tracked.parameters,
-        )
-        if good and not self.record.verifies:
-            self._publish()
-            self._place()
-        self.machine.blobs.sync()
-        self.record = self.machine.tracking.finish(self.record, self.tracked, self.emit)
-        self.machine.history.put(self.record)
-        self.emit(
-            Ended(
-                step=self.prepared.name,
-                record=self.record,
-                outputs=len(self.outputs),
-                bytes=sum(e.size for e in self.outputs),
-            )
-        )
-
-    def _describe(self) -> None:
-        end = self.end
-        log, size = ("", 0) if self.log is None else self.log.keep(self.machine.blobs)
-        self.tracked = self._with_metric_files()
-        self.record = replace(
-            self.record,
-            ended_ns=self.machine.now_ns(),
-            exit_code=end.code if end.code >= 0 else None,
-            cause=end.cause,
-            wall_ns=end.wall_ns,
-            user_ns=end.user_ns,
-            system_ns=end.system_ns,
-            peak_bytes=end.peak_bytes,
-            log=log,
-            log_size=size,
-            patch=self.machine.patch(self.prepared.source),
-        )
-
-    def _with_metric_files(self) -> Tracked:
-        if not self.prepared.entry.metrics:
-            return self.tracked
-        is_metric = manifest.matcher(self.prepared.entry.metrics)
-        found = list(self.tracked.metrics)
-        at = self.machine.now_ns() // 1_000_000
-        for entry in self.outputs:
-            if entry.kind in ("file", "exec") and is_metric(entry.path):
-                try:
-                    rows = metrics.of_file(entry.path, self.machine.blobs.get(entry.content))
-                except ValueError as error:
-                    self.note(f"no metrics can be read from `{entry.path}`: {error}")
-                    continue
-                found += [(key, text, at, number) for key, text, number in rows]
-        return replace(self.tracked, metrics=tuple(found))
-
-    def _logged_files(self, folder: str) -> str:
-        """Take files logged through MLflow into the store; give the digest of their manifest."""
-        entries: tuple[Entry, ...] = ()
-        if folder and os.path.isdir(folder):
-            entries = Capture(folder, (), None).outputs(self.machine.blobs).outputs
-        return self.machine.blobs.put(manifest.encode(entries))
-
-    def _children(self) -> tuple[Any, ...]:
-        """Give the runs below the step's own as plain data, their files in the store."""
-        return tuple(
-            dump(replace(child, artifacts=self._logged_files(child.artifacts)))
-            for child in self.tracked.children
-        )
-
-    def _publish(self) -> None:
-        prepared, run = self.prepared, self.record
-        problem = self._unfit()
-        if problem:
-            self.note(f"the result is not kept for reuse: {problem}")
-            return
-        statement = self.machine.blobs.put(self._statement())
-        children = self._children()
-        self.machine.blobs.sync()  # all that the result names is durable before it is
-        self.machine.results.put(
-            Result(
-                key=prepared.key,
-                parts=run.parts,
-                run_id=run.run_id,
-                outputs=run.outputs,
-                artifacts=run.artifacts,
-                log=run.log,
-                log_size=run.log_size,
-                metrics=self.tracked.metrics,
-                parameters=self.tracked.parameters,
-                tags=self.tracked.tags,
-                datasets=self.tracked.datasets,
-                children=children,
-                calls=self.calls.kept(),
-                ended_ns=run.ended_ns,
-                wall_ns=run.wall_ns,
-                user_ns=run.user_ns,
-                system_ns=run.system_ns,
-                peak_bytes=run.peak_bytes,
-                origin={
-                    "commit": run.commit,
-                    "dirty": run.dirty,
-                    "repo_url": run.repo_url,
-                    "sandbox": run.sandbox,
-                    "started_ns": run.started_ns,
-                },
-                provenance=statement,
-            )
-        )
-        if self.machine.sharing is not None and not self.calls.kept():
-            self.machine.sharing.offer(prepared.key)
-
-    def _statement(self) -> bytes:
-        """Attest where the result comes from."""
-        run = self.record
-        made = provenance.Made(
-            run=run,
-            parts=run.parts,
-            outputs=self.outputs,
-            artifacts=self.machine.tree_of(run.artifacts) or (),
-            lock=self.prepared.lock,
-        )
-        return provenance.encode(provenance.statement(made))
-
-    def _unfit(self) -> str:
-        """Say why a good result must not serve another run, or nothing."""
-        prepared = self.prepared
-        if not prepared.request.keep_result:
-            return "asked to run without the cache"
-        if not prepared.entry.cache or self.calls.problem:
-            return self.calls.problem or "`cache: false` is declared"
-        paths = self.machine.paths(prepared.request.caller, self.progress)
-        for path, identity in prepared.host_paths:
-            if not os.path.exists(path) or identity not in (
-                paths.identify(path),
-                paths.mounted(path),
-            ):
-                return f"`{path}` changed while the step ran"
-        return ""
-
-    def _place(self) -> None:
-        prepared, machine = self.prepared, self.machine
-        placement = prepared.placement
-        if prepared.request.output:
-            placement = machine.placement(prepared.request.output)
-        if placement is not None and self.outputs:
-            engine.place(
-                prepared, self.outputs, placement, (machine, self.record.started_ns, self.emit)
-            )
-            if prepared.alone or prepared.request.output:
-                placement.settle()
-                placement.remember()
-            if prepared.alone and not prepared.request.output:
-                machine.rescan(prepared.request)
-
-    def _settle_after(self, error: BaseException) -> None:
-        """Record a run that an exception of ours, or a signal, has ended."""
-        message = error.message if isinstance(error, ReproError) else type(error).__name__
-        try:
-            self._describe()
-        except (ReproError, OSError):
-            pass  # the log could not be kept: the run is settled without it
-        status = (
-            FAILED if isinstance(error, ReproError) and not hasattr(error, "signal") else KILLED
-        )
-        self.record = replace(self.record, status=status, error=message, cause="cancel")
-        try:
-            self.record = self.machine.tracking.finish(self.record, self.tracked, self.emit)
-        finally:
-            self.machine.history.put(self.record)

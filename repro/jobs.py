@@ -40,6 +40,14 @@ def job(
         network=prepared.entry.network and prepared.sandbox != "hermetic",
         resources=prepared.entry.resources,
         confinement=confinement,
+        lock=prepared.lock,
+        labels={
+            "project": prepared.source.name,
+            "step": prepared.name,
+            "key": prepared.key,
+        },
+        entry_point=prepared.entry.name,
+        parameters={a.name: a.text for a in prepared.arguments if a.text is not None},
     )
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from repro import location, manifest
+from repro import location, manifest, plan
 from repro.errors import SourceRefused, Unsupported, UsageError
 from repro.events import Warned
 from repro.isolation import Isolation
@@ -396,11 +396,13 @@ class Machine:
             return self.caller.lock
         return self.supply.lock(wanted, tree, progress, how)
 
-    def realize(self, lock: EnvironmentLock, tree: Tree, progress: Tell) -> Realized:
-        """Make an environment, or find it made."""
+    def realize(
+        self, lock: EnvironmentLock, tree: Tree, progress: Tell, brought: str = "files"
+    ) -> Realized:
+        """Make an environment, or find it made, as what a backend is brought."""
         if self.caller is not None and lock is self.caller.lock:
             tree = self.caller.tree
-        return self.supply.realize(lock, tree, progress)
+        return self.supply.realize(lock, tree, progress, brought)
 
     # -- running
 
@@ -412,26 +414,16 @@ class Machine:
             dockerargs.apply(tuple(options.items()), {}, self.environ)
 
     def backend(self, name: str, level: str = "none", config: Any = None) -> Backend:
-        """Give the place where steps run. The plan has checked that there is one."""
-        if name == "docker":
-            from repro.backends.docker import Docker
+        """Give the place where steps run. Raises Unsupported where there is none of that name."""
+        if name == plan.LOCAL:
+            return self.isolation.backend(level)
+        from repro.backends import roster
 
-            return Docker(self.environ)
-        if name == "slurm":
-            from repro.backends.slurm import Slurm
+        return roster.make(name, config, store=self.home.root, environ=self.environ)
 
-            return Slurm(config, store=self.home.root, environ=self.environ)
-        return self.isolation.backend(level)
-
-    def left_behind(self, run: RunRecord) -> SubmittedJob | None:
-        """Give the job of a run whose own process is gone, as far as the engine still has it."""
-        if run.backend == "docker":
-            from repro.backends.docker import Docker
-
-            return Docker(self.environ).find(run.run_id)
-        from repro.backends.slurm import Slurm
-
-        return Slurm(None, store=self.home.root, environ=self.environ).find(run.run_id)
+    def rooms(self, backend: str) -> str:
+        """Give the folder for the private folders of steps: they last as long as their jobs."""
+        return self.home.path("jobs") if backend in plan.LASTING else self.home.scratch()
 
     def watch(self, run_id: str, job: SubmittedJob | None) -> None:
         """Note which job a run is at, so that another thread can cancel it."""
@@ -458,8 +450,17 @@ class Machine:
 
     # -- tracking
 
-    def receiver(self, record: RunRecord, folder: str, calls: Calls | None = None) -> Receiver:
-        """Start to take the MLflow calls of a step, and runs that it asks for."""
+    def receiver(
+        self,
+        record: RunRecord,
+        folder: str,
+        calls: Calls | None = None,
+        before: Mapping[str, str] | None = None,
+    ) -> Receiver:
+        """Start to take the MLflow calls of a step, and runs that it asks for.
+
+        `before` are the variables of an earlier receiver of the same step, to listen in its place.
+        """
         from repro.tracking import receiver
 
         return receiver.start(
@@ -469,6 +470,7 @@ class Machine:
             folder,
             inherited_tags={"mlflow.runName": record.run_name} if record.run_name else {},
             calls=calls,
+            before=before or {},
         )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
 
@@ -58,3 +58,8 @@ def _number(cell: object) -> float | None:
         return float(cell) if isinstance(cell, str) else None
     except ValueError:
         return None
+
+
+def latest(metrics: tuple[tuple[str, str, int, int], ...]) -> Mapping[str, str]:
+    """Give the last value of each metric."""
+    return {key: text for key, text, _time, _step in metrics}

@@ -17,15 +17,19 @@ from repro.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from repro.spec import Environment, Project
 
 MANAGERS = ("local", "virtualenv", "uv", "conda")
-BACKENDS = ("local", "docker", "slurm")
-CONFINED = ("local", "docker")
+LOCAL = "local"
+BACKENDS = (LOCAL, "docker", "slurm", "kubernetes", "databricks")
+"""Those of our own. Other packages may bring more."""
+CONFINED = (LOCAL, "docker", "kubernetes")
 """Backends that keep a step apart from the machine it runs on."""
+LASTING = ("docker", "slurm", "kubernetes", "databricks")
+"""Backends whose jobs go on when the process that submitted them is gone."""
 LEVELS = ("none", "mounts", "hermetic")
 """Of the sandbox, from the loosest to the strictest."""
 
@@ -40,6 +44,9 @@ class Request(Value):
     reads without saying so. `stand_ins` are (path, text): what stands in the key
     for paths in parameters that are others each time. `output` is a folder for the outputs, empty
     for the project's own. `caller` is the folder that relative paths of the user start from.
+    `backend` is where all steps run, empty for where the project says; `backends` are others for
+    some of them, by entry point. `config` are the settings of the backend, and `configs` those of
+    several, by name.
     """
 
     uri: str
@@ -47,7 +54,8 @@ class Request(Value):
     version: str = ""
     parameters: Mapping[str, Any] = {}
     env_manager: str = ""
-    backend: str = "local"
+    backend: str = ""
+    backends: Mapping[str, str] = {}
     use_results: bool = True
     keep_result: bool = True
     output: str = ""
@@ -63,6 +71,7 @@ class Request(Value):
     locking: str = ""
     container: Mapping[str, str | None] = {}
     config: Any = None
+    configs: Mapping[str, Any] = {}
     trace: bool = False
     stand_ins: tuple[tuple[str, str], ...] = ()
 
@@ -161,27 +170,51 @@ def environment(project: Project, entry: EntryPoint, manager: str) -> Environmen
     return wanted
 
 
-def backend(request: Request, wanted: Environment | None) -> str:
+def backend(request: Request, entry: EntryPoint, wanted: Environment | None) -> str:
     """Name the backend that runs a step: an image needs docker, as `local` does in MLflow."""
-    if request.backend == "local" and isinstance(wanted, DockerEnvironment):
-        return "docker"
-    return request.backend
+    name = _asked(request, entry)
+    return "docker" if name == LOCAL and isinstance(wanted, DockerEnvironment) else name
+
+
+def _asked(request: Request, entry: EntryPoint) -> str:
+    return request.backends.get(entry.name) or request.backend or entry.backend or LOCAL
+
+
+def foreign(request: Request, entries: Sequence[EntryPoint]) -> tuple[str, ...]:
+    """Name the backends of a run that are not ours.
+
+    Raises UsageError where a backend is given for what is no step of the run.
+    """
+    if request.backends:
+        names = [entry.name for entry in entries]
+        unknown = sorted(request.backends.keys() - set(names))
+        if unknown:
+            raise UsageError(
+                f"a backend is given for `{unknown[0]}`, which is no step of this run",
+                hints=[f"its steps: {', '.join(names)}"],
+            )
+    wanted = dict.fromkeys(_asked(request, entry) for entry in entries)
+    return tuple(name for name in wanted if name not in BACKENDS)
+
+
+def settings(request: Request, name: str) -> Any:
+    """Give the settings of a backend, None where none were given."""
+    return request.configs.get(name, request.config)
 
 
 def check(request: Request, project: Project, entry: EntryPoint) -> None:
     """Refuse what cannot be done, before anything is fetched, made or recorded."""
-    in_docker = isinstance(entry.environment or project.environment, DockerEnvironment)
-    if request.container and not in_docker:
+    asked = _asked(request, entry)
+    has_image = isinstance(entry.environment or project.environment, DockerEnvironment)
+    if request.container and not has_image and asked != "docker":
         raise UsageError(
             "options for docker were given, and the project has no `docker_env`",
-            hints=["leave out `--docker-args`"],
+            hints=["leave out `--docker-args`", "or run it in a container with `-b docker`"],
         )
-    if project.spark_job is not None and request.backend == "local":
-        raise Unsupported("a databricks_spark_job project runs on Databricks only")
-    if request.backend not in BACKENDS:
+    if project.spark_job is not None and asked != "databricks":
         raise Unsupported(
-            f"no backend `{request.backend}` in this version",
-            hints=[f"backends: {', '.join(BACKENDS)}"],
+            "a databricks_spark_job project runs on Databricks only",
+            hints=["say `-b databricks`, with the settings of a cluster"],
         )
     if request.experiment_name and request.experiment_id:
         raise UsageError("give either an experiment name or an experiment id, not both")

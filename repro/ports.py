@@ -56,6 +56,7 @@ class Job(Value):
     of this machine; `starter` are the words of programs that such a process is started by, each
     of which becomes what follows it. `lock` is that of the environment, for backends that make it
     elsewhere. `labels` name the job for those who look at the engine: `project`, `step`, `key`.
+    `entry_point` and `parameters`, as text by name, are for backends that run a whole project.
     """
 
     run_id: str
@@ -74,6 +75,8 @@ class Job(Value):
     starter: tuple[str, ...] = ()
     lock: EnvironmentLock | None = None
     labels: Mapping[str, str] = {}
+    entry_point: str = ""
+    parameters: Mapping[str, str] = {}
 
 
 class LockRequest(Value):
@@ -252,7 +255,8 @@ if TYPE_CHECKING:
         `environments` says what a job brings: `files`, a folder of this machine that the place
         sees too; `images`, an image in the engine of this machine; `references`, an image by the
         digest that a registry gave it where there is one, else as `images`; `locks`, nothing but
-        the lock, and the place makes the environment itself.
+        the lock, and the place makes the environment itself; `projects`, nothing: the place runs
+        the whole project its own way, so that its result serves no other run.
         """
 
         name: str
@@ -278,7 +282,7 @@ if TYPE_CHECKING:
             """
 
         def orphans(self) -> tuple[str, ...]:
-            """Name the runs whose jobs may be there, and whose processes on this machine are not."""
+            """Name the runs whose jobs may be there, and whose processes are gone from here."""
 
     class Environments(Protocol):
         """One kind of environment: request to lock, lock to something that runs."""

@@ -6,7 +6,7 @@ import codecs
 import os
 import sys
 
-from repro import api, digest, errors, events
+from repro import api, digest, errors, events, plan
 from repro.api import SubmittedRun
 from repro.errors import ExecutionException, ReproError, Unsupported, UsageError
 from repro.plan import Request
@@ -57,7 +57,7 @@ def run(  # noqa: PLR0913, PLR0917  (the signature of mlflow.projects.run)
         docker_args: options of `docker run`, by name, for projects with a `docker_env`.
         experiment_name: experiment on the tracking server, made if it is not there.
         experiment_id: id of an experiment that is there.
-        backend: where the step runs; `local` is this machine.
+        backend: where the step runs; `local` is where the project says, by default this machine.
         backend_config: settings of the backend, or the path of a JSON file with them.
         use_conda: False runs in the caller's own environment.
         storage_dir: folder for files that `path` parameters bring from elsewhere.
@@ -84,7 +84,8 @@ def run(  # noqa: PLR0913, PLR0917  (the signature of mlflow.projects.run)
         version=version or "",
         parameters=dict(parameters or {}),
         env_manager=env_manager or ("" if use_conda else "local"),
-        backend=backend,
+        # its default stands for what the project says
+        backend="" if backend == plan.LOCAL else backend,
         storage=os.path.abspath(storage_dir) if storage_dir else "",
         run_id=_checked(run_id) if run_id else "",
         run_name=run_name or "",

@@ -30,23 +30,14 @@ if TYPE_CHECKING:
 MANAGERS = {"local": "local", "python": "virtualenv"}
 
 
-class Verifier(Machine):
-    """A machine on which environments are made anew and nothing is shown on a server.
-
-    Locks are taken as they were recorded, and no lock file is written.
-    """
+class Recalling(Machine):
+    """A machine on which locks are taken as they were recorded, and no lock file is written."""
 
     def __init__(self, environ: Mapping[str, str], emit: Emit | None = None) -> None:
         """Open the store that `environ` names."""
         super().__init__(environ, emit)
         self.supply.looks_only = True
         self.recorded: EnvironmentLock | None = None
-        self._apart: dict[str, Supply] = {}
-
-    @property
-    def tracking(self) -> Tracking:
-        """Give what stands for no server: an execution to be compared is no result."""
-        return NoTracking()
 
     def lock(
         self, wanted: Wanted | None, tree: Tree, progress: Progress, how: str = ""
@@ -56,7 +47,23 @@ class Verifier(Machine):
             return self.recorded
         return super().lock(wanted, tree, progress, how)
 
-    def realize(self, lock: EnvironmentLock, tree: Tree, progress: Progress) -> Realized:
+
+class Verifier(Recalling):
+    """A machine on which environments are made anew and nothing is shown on a server."""
+
+    def __init__(self, environ: Mapping[str, str], emit: Emit | None = None) -> None:
+        """Open the store that `environ` names."""
+        super().__init__(environ, emit)
+        self._apart: dict[str, Supply] = {}
+
+    @property
+    def tracking(self) -> Tracking:
+        """Give what stands for no server: an execution to be compared is no result."""
+        return NoTracking()
+
+    def realize(
+        self, lock: EnvironmentLock, tree: Tree, progress: Progress, brought: str = "files"
+    ) -> Realized:
         """Make an environment that nobody has used, for the time of this process."""
         if lock.digest not in self._apart:
             from repro.environments import anew
@@ -64,7 +71,7 @@ class Verifier(Machine):
             folder = os.path.join(self.home.scratch(), "anew")
             home = anew.store(self.home, folder, lock)
             self._apart[lock.digest] = Supply(home, self.locks, self.environ, looks_only=False)
-        return self._apart[lock.digest].realize(lock, tree, progress)
+        return self._apart[lock.digest].realize(lock, tree, progress, brought)
 
 
 # -- which run
@@ -126,8 +133,10 @@ def parts_of(run: RunRecord, machine: Machine) -> Mapping[str, Any]:
 # -- the same step once more
 
 
-def rebuild(run: RunRecord, machine: Verifier, emit: Emit) -> Prepared:
+def rebuild(run: RunRecord, machine: Recalling, emit: Emit) -> Prepared:
     """Prepare the step of a run again: from its commit, else from the folder as it is.
+
+    Its outputs go where those of the run went, or would have.
 
     Raises UsageError that says what differs where neither gives the key of the run, and whatever
     keeps a step from being prepared.
@@ -156,9 +165,8 @@ def _requests(run: RunRecord, parts: Mapping[str, Any]) -> Iterator[Request]:
         uri=run.project,
         entry_point=run.entry_point,
         env_manager=MANAGERS.get(run.environment_kind, ""),
-        backend=run.backend if run.backend in plan.BACKENDS else "local",
+        backend=run.backend if run.backend in plan.BACKENDS else plan.LOCAL,
         container=dict(parts.get("container", {})),
-        keep_result=False,
         caller=os.getcwd(),
     )
     is_folder = os.path.isabs(run.project) and os.path.isdir(run.project)
@@ -172,7 +180,7 @@ class _Rebuilding:
     """One attempt to prepare a step as it was."""
 
     def __init__(
-        self, run: RunRecord, parts: Mapping[str, Any], machine: Verifier, emit: Emit
+        self, run: RunRecord, parts: Mapping[str, Any], machine: Recalling, emit: Emit
     ) -> None:
         self.run = run
         self.parts = parts
@@ -191,8 +199,7 @@ class _Rebuilding:
         upstream = self._upstream(opened, node)
         if run.environment_kind != "local":
             machine.recorded = machine.locks.of_environment(run.environment)
-        prepared = engine.prepare_node(opened, node, upstream, machine, self.emit)
-        return replace(prepared, placement=None, verifies=run.run_id)
+        return engine.prepare_node(opened, node, upstream, machine, self.emit)
 
     def _given(self, request: Request) -> dict[str, str]:
         """Give the parameters by their texts; secrets come from the environment."""

@@ -124,10 +124,34 @@ class Supply:
             looks_only=self.looks_only,
         )
 
-    def realize(self, lock: EnvironmentLock, tree: Tree, progress: Progress) -> Realized:
-        """Make an environment, or find it made."""
+    def realize(
+        self, lock: EnvironmentLock, tree: Tree, progress: Progress, brought: str = "files"
+    ) -> Realized:
+        """Make an environment, or find it made, as what a backend is brought; see `ports.Backend`.
+
+        An image of an environment that is none is made on the base image that `REPRO_BASE_IMAGE`
+        names. Raises EnvironmentFailed, Unreachable, and Unsupported for the caller's own
+        environment where that cannot be taken along.
+        """
         local = any(a.url and "://" not in a.url for a in lock.artifacts)
-        return self.kind(lock.kind, tree if local else None).realize(lock, progress)
+        kind = self.kind(lock.kind, tree if local else None)
+        if brought == "files":
+            return kind.realize(lock, progress)
+        from repro.environments import elsewhere
+
+        if brought in ("locks", "projects"):
+            return elsewhere.not_here()
+        if lock.image is not None:
+            found = elsewhere.in_registry(lock.image) if brought == "references" else None
+            return found or kind.realize(lock, progress)
+        return elsewhere.as_image(
+            lock,
+            kind,
+            self.kind("docker"),
+            home=self.home.root,
+            environ=self.environ,
+            progress=progress,
+        )
 
     def kind(self, kind: str, tree: Tree | None = None) -> Environments:
         """Give what locks and makes the environments of a kind, for the project `tree`.

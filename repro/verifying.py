@@ -73,6 +73,8 @@ def verify(
     result is not in the store any more, and whatever keeps a step from running.
     """
     prepared = rebuild(run, machine, emit)
+    request = replace(prepared.request, keep_result=False)
+    prepared = replace(prepared, request=request, placement=None, verifies=run.run_id)
     found = _Verification(run, prepared, machine, emit).go(times, vary)
     Verdicts(machine.history.root).put(found)
     return found

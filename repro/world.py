@@ -160,8 +160,10 @@ class Machine(Protocol):
     ) -> EnvironmentLock:
         """Give the lock of an environment, None being the caller's own; as `Locker.lock`."""
 
-    def realize(self, lock: EnvironmentLock, tree: Tree, progress: Progress) -> Realized:
-        """Make an environment."""
+    def realize(
+        self, lock: EnvironmentLock, tree: Tree, progress: Progress, brought: str = "files"
+    ) -> Realized:
+        """Make an environment, as what a backend is brought; see `ports.Backend`."""
 
     def check_container(self, options: Mapping[str, str | None]) -> None:
         """Raise UsageError for an option that the container engine does not have."""
@@ -172,8 +174,20 @@ class Machine(Protocol):
         `level` is that of the sandbox, `config` are the settings, where it has them.
         """
 
-    def receiver(self, record: RunRecord, folder: str, calls: Calls | None = None) -> Receiver:
-        """Start to take the MLflow calls of a step, and runs that it asks for."""
+    def rooms(self, backend: str) -> str:
+        """Give the folder for the private folders of steps."""
+
+    def receiver(
+        self,
+        record: RunRecord,
+        folder: str,
+        calls: Calls | None = None,
+        before: Mapping[str, str] | None = None,
+    ) -> Receiver:
+        """Start to take the MLflow calls of a step, and runs that it asks for.
+
+        `before` are the variables of an earlier receiver of the same step, to listen in its place.
+        """
 
     @property
     def callers(self) -> tuple[str, ...]:

@@ -74,7 +74,8 @@ def specification(job: Job, user: str, environ: Mapping[str, str]) -> dict[str, 
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
             "Init": True,
-            "LogConfig": {"Type": "none"},
+            # kept in whole while the container is there: another process may go on with it
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1000g"}},
             "Mounts": [*inside.mounts(), *(bind(*one) for one in job.binds)],
             "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
             **_resources(job),

@@ -42,27 +42,59 @@ def _knock(host: str) -> None:
             line.connect(host.removeprefix("unix://"))
 
 
-def read(stream: Any, most: int) -> bytes:
-    """Read what a container's attached stream has; nothing at its end. Raises OSError."""
-    return bytes(_sdk("docker.utils.socket").read(stream, most))
+class Attached:
+    """What a container says from now on, in the frames of the daemon."""
+
+    def __init__(self, client: Any, identity: str) -> None:
+        """Listen to a container before it has started."""
+        self._stream = client.attach_socket(identity, {"stdout": 1, "stderr": 1, "stream": 1})
+
+    def read(self, most: int) -> bytes:
+        """Read what there is; nothing at the end. Raises OSError."""
+        return bytes(_sdk("docker.utils.socket").read(self._stream, most))
+
+    def end(self) -> None:
+        """Let it be at its end, for whoever reads it."""
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close it, which the SDK would do by half."""
+        line = self._line
+        self._stream.close()
+        line.close()
+
+    @property
+    def _line(self) -> Any:
+        """Give the socket: the SDK gives it, or a file on it."""
+        return getattr(self._stream, "_sock", self._stream)
 
 
-def end(stream: Any) -> None:
-    """Let an attached stream be at its end, for whoever reads it."""
-    with suppress(OSError):
-        _line(stream).shutdown(socket.SHUT_RDWR)
+class Recorded:
+    """What a container has said from its beginning, and what it says from now on."""
 
+    def __init__(self, client: Any, identity: str) -> None:
+        """Listen to a container that somebody else has started."""
+        self._answer = client.get(
+            f"{client.base_url}/v{client.api_version}/containers/{identity}/logs",
+            params={"stdout": 1, "stderr": 1, "follow": 1},
+            stream=True,
+            timeout=None,
+        )
+        self._answer.raise_for_status()
+        self._pieces = self._answer.iter_content(None)
 
-def close(stream: Any) -> None:
-    """Close an attached stream, which the SDK would leave half open."""
-    line = _line(stream)
-    stream.close()
-    line.close()
+    def read(self, _most: int) -> bytes:
+        """Read what there is; nothing at the end. Raises OSError, as requests' errors are."""
+        return bytes(next(self._pieces, b""))
 
+    def end(self) -> None:
+        """Let it be at its end, for whoever reads it."""
+        self._answer.raw.close()
 
-def _line(stream: Any) -> Any:
-    """Give the socket: the SDK gives it, or a file on it."""
-    return getattr(stream, "_sock", stream)
+    def close(self) -> None:
+        """Close it."""
+        self._answer.close()
 
 
 def _sdk(name: str) -> Any:

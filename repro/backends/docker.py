@@ -6,12 +6,14 @@ import os
 import queue
 import shutil
 import signal
+import socket
 import struct
 import tempfile
 import threading
 import time
 from contextlib import ExitStack, closing, suppress
 from datetime import datetime
+from importlib.util import find_spec
 
 from repro.backends import container, daemon, loopback
 from repro.backends.following import LOST, Following
@@ -75,15 +77,16 @@ class Docker:
         running.begin(job)
         return running
 
-    def find(self, run_id: str) -> Running | None:
-        """Give the job of a run that some process has begun, to wait for it or to cancel it.
+    def find(self, run_id: str, sink: Sink | None = None, base: str = "") -> Running | None:
+        """Give the job of a run that some process has begun; see `repro.ports.Lasting`.
 
-        Its output goes to nobody.
+        It works in the folders that it was given, so there is nothing to bring to `base`.
         """
+        del base
         found = self._containers(f"{container.RUN}={run_id}")
         if not found:
             return None
-        running = Running(self.environ, _nowhere)
+        running = Running(self.environ, sink or _nowhere)
         running.adopt(found[0])
         return running
 
@@ -143,6 +146,9 @@ class Running(Following):
         self._id = found["Id"]
         self._grace = int(found["Labels"].get(container.GRACE) or GRACE_MS) / 1000
         self._held.callback(self._remove)
+        with daemon.explained("find", self._environ):
+            self._stream = daemon.Recorded(self._client, self._id)
+        self._held.callback(self._stream.close)
         self._serve()
 
     def _serve(self) -> None:
@@ -161,9 +167,8 @@ class Running(Following):
         name = config.pop("Name", None)
         self._id = client.create_container_from_config(config, name)["Id"]
         self._held.callback(self._remove)
-        asked = {"stdout": 1, "stderr": 1, "stream": 1}
-        self._stream = client.attach_socket(self._id, asked)
-        self._held.callback(daemon.close, self._stream)
+        self._stream = daemon.Attached(client, self._id)
+        self._held.callback(self._stream.close)
         client.start(self._id)
         if gate:
             self._carry(ports)
@@ -216,7 +221,7 @@ class Running(Following):
         """Deliver output until there is no more; say whether it came to an orderly end."""
         rest = b""
         try:
-            while data := daemon.read(self._stream, CHUNK):
+            while data := self._stream.read(CHUNK):
                 rest = self._frames(rest + data)
         except OSError:
             return False
@@ -327,7 +332,7 @@ class Running(Following):
         """Leave a daemon that does not answer any more."""
         self._hopeless = True
         if self._stream is not None:
-            daemon.end(self._stream)
+            self._stream.end()
 
 
 class Usage:
@@ -386,6 +391,20 @@ class Gate:
         """Remove it."""
         os.close(self._pipe)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def lacks(environ: Mapping[str, str]) -> str:
+    """Say what is missing here for this backend, or nothing; a remote daemon is not asked."""
+    if find_spec("docker") is None:
+        return "the package `docker` is not installed"
+    host = environ.get("DOCKER_HOST") or daemon.USUAL
+    if host.startswith("unix://"):
+        try:
+            with socket.socket(socket.AF_UNIX) as line:
+                line.connect(host.removeprefix("unix://"))
+        except OSError:
+            return f"no docker daemon answers at {host}"
+    return ""
 
 
 def _carried(job: Job, config: Mapping[str, Any]) -> tuple[int, ...]:

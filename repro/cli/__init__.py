@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 COMMANDS = (
     "run",
     "plan",
+    "attach",
     "cancel",
     "log",
     "show",
@@ -27,6 +28,7 @@ COMMANDS = (
     "schema",
     "env",
     "cache",
+    "backends",
     "config",
     "completion",
     "help",

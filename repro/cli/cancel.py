@@ -66,10 +66,11 @@ def _signal(run: RunRecord, owner: tuple[int, str]) -> None:
 
 def _ended(run: RunRecord, machine: Machine) -> bool:
     """End what a process that is gone has left; say whether there was anything."""
-    if run.backend not in ("docker", "slurm"):
-        return False
-    job = machine.left_behind(run)
+    from repro import leftovers
+
+    job = leftovers.job(run, machine)
     if job is None:
         return False
     job.cancel()
+    leftovers.forget(run, machine)
     return True

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 
-from repro import errors, platforms
+from repro import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,12 +15,11 @@ if TYPE_CHECKING:
     from repro.machine import Machine
     from repro.ports import Progress
 
-BASE = "debian:12-slim"
-
 
 def execute(machine: Machine, options: Options) -> int:
     """Run the command."""
     from repro.cli import render, target
+    from repro.environments import elsewhere
     from repro.images import daemon
 
     progress = target.progress(options)
@@ -30,9 +28,13 @@ def execute(machine: Machine, options: Options) -> int:
     if options.flag("with_project") and found.tree is None:
         hint = "name the project by its path or URI, and not its environment"
         raise errors.UsageError("`--with-project` needs a project", hints=[hint])
-    base = _base(machine, options.text("base") or BASE, lock, progress)
+    name = options.text("base") or elsewhere.base_name(os.environ)
+    base = elsewhere.base(name, lock.platform, machine.supply.kind("docker"), progress)
+    kind = machine.supply.kind(lock.kind, found.tree)
     with daemon.connected(os.environ) as engine:
-        image = _baked(machine, found, lock, base, engine, progress)
+        image = elsewhere.baked(
+            lock, kind, base.id, engine, machine.home.root, os.environ, progress
+        )
         if options.flag("with_project"):
             image = _with_project(machine, found, image, engine, progress)
         name = options.text("push")
@@ -51,47 +53,6 @@ def _lock_of(found: Target) -> EnvironmentLock:
         hint = f"it is {found.lock.image.id}"
         raise errors.UsageError("the environment is an image already", hints=[hint])
     return found.lock
-
-
-def _base(machine: Machine, name: str, lock: EnvironmentLock, progress: Progress) -> Image:
-    """Find out which image the name of the base means, and see that the engine has it."""
-    from repro.ports import LockRequest
-    from repro.spec import DockerEnvironment
-
-    here = platforms.of_machine(sys.platform, os.uname().machine)
-    wanted = DockerEnvironment(image=name)
-    request = LockRequest(environment=wanted, platforms=(lock.platform or here,))
-    adapter = machine.supply.kind("docker")
-    (found,) = adapter.lock(request, progress)
-    adapter.realize(found, progress).release()
-    if found.image is None:
-        raise errors.EnvironmentFailed(f"`{name}` names no image")
-    return found.image
-
-
-def _baked(
-    machine: Machine,
-    found: Target,
-    lock: EnvironmentLock,
-    base: Image,
-    engine: Daemon,
-    progress: Progress,
-) -> str:
-    from repro.environments import baking
-
-    realized = machine.supply.kind(lock.kind, found.tree).realize(lock, progress)
-    try:
-        progress(f"putting the environment onto `{base.reference}`")
-        return baking.bake(
-            realized.prefix,
-            lock,
-            base.id,
-            engine=engine,
-            home=machine.home.root,
-            environ=os.environ,
-        )
-    finally:
-        realized.release()
 
 
 def _with_project(

@@ -27,6 +27,7 @@ examples:
   repro run https://host/p.git#sub -v v1.2   a subdirectory of a Git remote, at a tag
   repro run . --no-cache                     run it, whatever there is already
   repro run . -e report -j 4                 with the steps it needs, four at a time
+  repro run . -b train=slurm -c slurm.yaml   one step on a cluster, the others here
 
 stdout gets the id of the run; everything else goes to stderr.
 """
@@ -48,11 +49,17 @@ OPTIONS = (
         metavar="NAME=VALUE",
         help="a parameter; may be repeated",
     ),
-    Option(names=("--backend", "-b"), metavar="NAME", default="local", help="where it runs"),
+    Option(
+        names=("--backend", "-b"),
+        kind="list",
+        metavar="[STEP=]NAME",
+        help="where it runs, or where one of its steps does; may be repeated (default: local)",
+    ),
     Option(
         names=("--backend-config", "-c"),
-        metavar="FILE",
-        help="file, or text, with the settings of the backend as JSON or YAML",
+        kind="list",
+        metavar="[NAME=]FILE",
+        help="file, or text, with the settings of the backend as JSON or YAML; may be repeated",
     ),
     Option(
         names=("--env-manager",),
@@ -143,13 +150,16 @@ def request_of(options: Options) -> Request:
             raise errors.UsageError(
                 f"`--timeout {timeout}` is no time", hints=["write `90`, `90s`, `15m` or `2h`"]
             ) from None
+    general, backends = _split(options.list("backend"), "-b")
+    config, configs = _split(options.list("backend_config"), "-c")
     return Request(
         uri=options.text("uri"),
         entry_point=options.text("entry_point") or "main",
         version=options.text("version"),
         parameters=parameters(options.list("param_list")),
         env_manager=options.text("env_manager"),
-        backend=options.text("backend") or "local",
+        backend=general,
+        backends=backends,
         use_results=not any(options.flag(f) for f in ("no_cache", "refresh", "trace")),
         keep_result=not options.flag("no_cache"),
         output=os.path.abspath(options.text("output")) if options.text("output") else "",
@@ -164,8 +174,24 @@ def request_of(options: Options) -> Request:
         timeout_ms=timeout_ms if timeout else 0,
         locking=locking(options),
         container=container(options.list("docker_args")),
-        config=options.text("backend_config") or None,
+        config=config or None,
+        configs=configs,
     )
+
+
+def _split(given: list[str], option: str) -> tuple[str, dict[str, str]]:
+    """Tell what is for all from what is for one: NAME=VALUE. Raises UsageError for repetition."""
+    general, special = "", {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        is_special = bool(equals) and name.replace("-", "").replace("_", "").isalnum()
+        if name in special if is_special else general:
+            raise errors.UsageError(f"`{option} {text[:60]}` is given twice")
+        if is_special:
+            special[name] = value
+        else:
+            general = text
+    return general, special
 
 
 def course(options: Options) -> Course:

@@ -25,10 +25,9 @@ def install(folder: str, given: Mapping[str, str], environ: Mapping[str, str]) -
     if environ.get("REPRO_MLFLOW_CALLS", "").lower() in OFF or "REPRO_CALLS" not in given:
         return given
     place = os.path.join(folder, "calls")
-    os.makedirs(os.path.join(place, "late"), mode=0o700)
+    os.makedirs(os.path.join(place, "late"), mode=0o700, exist_ok=True)
     for name, target in FILES.items():
-        with open(os.path.join(place, target), "wb") as file:
-            file.write(_text(name))
+        files.replace(os.path.join(place, target), _text(name), durable=False)
     others = given.get("PYTHONPATH", "")
     return {**given, "PYTHONPATH": f"{place}:{others}" if others else place}
 

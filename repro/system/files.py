@@ -121,6 +121,14 @@ def replace(path: str, data: bytes, *, durable: bool = True, mode: int = 0o600) 
         sync_folder(os.path.dirname(path))
 
 
+def touch(path: str) -> None:
+    """Let an empty file be there; where that cannot be, there is none."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError:
+        pass
+
+
 def unlink(path: str) -> None:
     """Remove a file that may be gone already."""
     try:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from repro.system import files
 from repro.tracking.calling import PREFIX as CALLS
 from repro.tracking.calling import Calling
 from repro.tracking.endpoints import find
@@ -37,8 +38,12 @@ STATUSES = {"RESOURCE_DOES_NOT_EXIST": 404, "ENDPOINT_NOT_FOUND": 404}
 class Desk:
     """Answers requests one at a time until it is closed; `unknown` holds what it could not."""
 
-    def __init__(self, ledger: Ledger, token: str, calls: Calls | None = None) -> None:
-        """Write into `ledger` what comes from holders of `token`; `calls` runs what they ask."""
+    def __init__(self, ledger: Ledger, token: str, mark: str, calls: Calls | None) -> None:
+        """Write into `ledger` what comes from holders of `token`; `calls` runs what they ask.
+
+        `mark` is a file to be made at the first request.
+        """
+        self._mark = mark
         self._ledger = ledger
         self._authorization = f"Bearer {token}".encode()
         self._lock = threading.Lock()
@@ -74,6 +79,9 @@ class Desk:
 
     def answer(self, method: str, target: str, body: bytes) -> tuple[int, dict[str, Any]]:
         """Give the HTTP status and the reply for a request of someone who may speak."""
+        if self._mark:
+            files.touch(self._mark)
+            self._mark = ""
         try:
             path, fields = _decoded(method, target, body)
             if self._calling and path.startswith(CALLS):

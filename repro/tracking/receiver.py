@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 MOST_CONNECTIONS = 256
+MET = ".met"
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -43,17 +44,19 @@ def start(
     folder: str,
     *,
     inherited_tags: Mapping[str, str],
-    no_proxy: str = "",
     calls: Calls | None = None,
+    before: Mapping[str, str] | None = None,
 ) -> Receiver:
     """Begin to listen for the step whose run is `run_id`.
 
     Files that the step logs go below `folder`, which must be writable for it under this very path.
     `inherited_tags` are on the run from the start and not in the result unless they change.
-    `no_proxy` is what the step has in NO_PROXY already. `calls` runs other projects for its code.
+    `calls` runs other projects for its code. `before` are the variables of an earlier receiver:
+    its place is taken if it is free. Once the step has called, there is a file beside `folder`, of
+    the same name with `.met` behind it.
     """
     ledger = Ledger(run_id, experiment_id, experiment_name, folder, inherited_tags)
-    return Receiver(ledger, no_proxy, calls)
+    return Receiver(ledger, f"{folder}{MET}", calls, before or {})
 
 
 class Receiver:
@@ -61,21 +64,31 @@ class Receiver:
 
     variables: Mapping[str, str]
 
-    def __init__(self, ledger: Ledger, no_proxy: str = "", calls: Calls | None = None) -> None:
-        """Listen on a port of the system's choice, for holders of a fresh token."""
+    def __init__(
+        self,
+        ledger: Ledger,
+        mark: str,
+        calls: Calls | None,
+        before: Mapping[str, str],
+    ) -> None:
+        """Listen on a port of the system's choice, for holders of a fresh token.
+
+        `mark` is a file to be made at the first call; the other arguments are those of `start`.
+        """
         self._ledger = ledger
         self._calls = calls
-        self._token = os.urandom(32).hex()
+        self._mark = mark
+        self._token = before.get("MLFLOW_TRACKING_TOKEN") or os.urandom(32).hex()
         self._desk: Desk | None = None
         self._closing = False
         self._tracked: Tracked | None = None
-        self._listener = socket.create_server((HOST, 0), backlog=128)
+        self._listener = _listener(before.get("MLFLOW_TRACKING_URI", ""))
         self._thread = threading.Thread(target=self._listen, name="repro-receiver", daemon=True)
         self._thread.start()
-        self.variables = self._variables(no_proxy)
+        self.variables = self._variables()
 
-    def _variables(self, no_proxy: str) -> Mapping[str, str]:
-        direct = ",".join([*(part for part in no_proxy.split(",") if part), HOST, "localhost"])
+    def _variables(self) -> Mapping[str, str]:
+        direct = f"{HOST},localhost"
         address = f"http://{HOST}:{self._listener.getsockname()[1]}"
         return {
             **QUIET,
@@ -139,8 +152,20 @@ class Receiver:
         from repro.tracking.conversation import Desk
 
         if self._desk is None:
-            self._desk = Desk(self._ledger, self._token, self._calls)
+            self._desk = Desk(self._ledger, self._token, self._mark, self._calls)
         if self._closing or threading.active_count() > MOST_CONNECTIONS:
             connection.close()
             return
         threading.Thread(target=self._desk.converse, args=[connection], daemon=True).start()
+
+
+def _listener(address: str) -> socket.socket:
+    """Listen where an address says, or where there is room."""
+    port = address.rpartition(":")[2]
+    for one in (int(port) if port.isdecimal() else 0, 0):
+        try:
+            return socket.create_server((HOST, one), backlog=128)
+        except OSError:
+            if not one:
+                raise
+    raise AssertionError(port)

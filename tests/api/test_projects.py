@@ -260,7 +260,7 @@ def test_what_is_no_run_id_is_refused(user, project, records, run_id):
             UsageError,
             "Specify only one of 'experiment_name' or 'experiment_id'",
         ),
-        ({"backend": "kubernetes"}, Unsupported, "kubernetes"),
+        ({"backend": "nowhere"}, Unsupported, "nowhere"),
         ({"docker_args": {"gpus": "all"}}, UsageError, "docker_env"),
         ({"build_image": True}, Unsupported, "docker"),
         ({"docker_auth": {"username": "u"}}, Unsupported, "docker"),
@@ -284,7 +284,8 @@ def test_what_cannot_be_done_is_refused_before_anything_is_recorded(
 def test_an_unknown_backend_is_told_what_there_is(user, project):
     with pytest.raises(repro.ReproError) as caught:
         call(project(MLproject=ECHO), backend="cluster")
-    assert caught.value.hints == ("backends: local, docker, slurm",)
+    assert "there is `local`" in caught.value.hints
+    assert any(hint.startswith("there is `slurm`") for hint in caught.value.hints)
 
 
 def test_a_step_knows_whose_part_it_is(user, project):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import docker
 import pytest
-from support.docker_engine import docker_engine  # noqa: F401
-from support.slurm_engine import slurm_engine  # noqa: F401
 
 from repro.errors import Unsupported, UsageError
 
@@ -13,23 +10,6 @@ STEP = "{inputs: [in.txt], outputs: [out.txt], command: 'echo said; tr a-z A-Z <
 
 
 # --- docker --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hub(docker_engine, run):  # noqa: F811
-    """A registry in the place of Docker Hub, with an image of the name that projects ask for."""
-    engine = docker_engine
-    client = docker.DockerClient(base_url=engine.host)
-    name = f"{engine.registry}/library/debian"
-    client.images.get(engine.tag).tag(name, "12-slim")
-    list(client.api.push(name, "12-slim", stream=True, decode=True))
-    client.close()
-    run.environ = {
-        **run.environ,
-        **engine.environ,
-        "REPRO_MIRRORS": f"docker.io/={engine.registry}/",
-    }
-    return engine
 
 
 def test_a_docker_project_runs_in_its_image_and_is_a_hit_without_it(hub, run, project):
@@ -81,7 +61,7 @@ def test_hermetic_takes_the_network_of_a_container_away(hub, run, project):
 # --- slurm ---------------------------------------------------------------------------------
 
 
-def test_a_step_runs_on_slurm_and_its_result_is_a_hit_here(slurm_engine, run, project):  # noqa: F811
+def test_a_step_runs_on_slurm_and_its_result_is_a_hit_here(slurm_engine, run, project):
     run.environ = {**run.environ, **slurm_engine.environ}
     folder = project({"MLproject": f"entry_points: {{main: {STEP}}}\n", "in.txt": "words"})
     first = run(folder, backend="slurm", config={"poll": 1})
