@@ -72,7 +72,8 @@ class Channels:
     def mirrors(self) -> dict[str, list[str]]:
         """Give where addresses are fetched from instead, as rattler takes it."""
         pairs = Mirrors(self._environ).pairs.items()
-        return {address: [condalock.public(mirror)] for address, mirror in pairs}
+        # those of images have no scheme
+        return {a: [condalock.public(mirror)] for a, mirror in pairs if "://" in a}
 
     def _urls(self, name: str) -> tuple[str, ...]:
         name = VARIABLE.sub(self._variable, name).rstrip("/")
