@@ -107,6 +107,7 @@ def _show(record: RunRecord, machine: Machine) -> None:
         ("took", f"{duration(record.wall_ns)} (CPU {duration(record.user_ns + record.system_ns)})"),
         ("memory", size(record.peak_bytes) if record.peak_bytes else ""),
         ("error", record.error),
+        ("attach", _left(record, machine)),
         ("server", " ".join(record.tracking.values())),
     ]
     for name, text in rows:
@@ -120,6 +121,14 @@ def _show(record: RunRecord, machine: Machine) -> None:
         _pairs(title, {e.path: f"{size(e.size)}  {e.content[:12]}" for e in entries or ()}, " ")
     for note in record.notes:
         print(f"note: {clean(note)}")
+
+
+def _left(record: RunRecord, machine: Machine) -> str:
+    """Say how to go on with a run that was left behind."""
+    from repro import leftovers
+
+    is_left = leftovers.is_left(record, machine)
+    return f"its job may go on: repro attach {record.run_id[:8]}" if is_left else ""
 
 
 def _verified(record: RunRecord, machine: Machine) -> str:
