@@ -6,6 +6,7 @@ import json
 import os
 
 from repro import plan
+from repro.errors import RunUnknown
 from repro.record import KILLED
 from repro.system import files
 
@@ -51,6 +52,20 @@ def of_step(prepared: Prepared, machine: Machine) -> RunRecord | None:
         if (run.key, run.backend) == (prepared.key, prepared.backend) and is_left(run, machine):
             return run
     return None
+
+
+def everything(machine: Machine) -> tuple[RunRecord, ...]:
+    """Give all runs that were left behind, and that nobody goes on with."""
+    place = machine.rooms(plan.LASTING[0])
+    found = []
+    for name in sorted(os.listdir(place)) if os.path.isdir(place) else ():
+        try:
+            run = machine.history.get(name)
+        except RunUnknown:
+            continue
+        if is_left(run, machine):
+            found.append(run)
+    return tuple(found)
 
 
 def is_left(run: RunRecord, machine: Machine) -> bool:

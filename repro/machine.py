@@ -95,7 +95,7 @@ class Machine:
         self.locks = Locks(self.home)
         self.isolation = Isolation(environ, self.memos)
         self.supply = Supply(self.home, self.locks, environ, looks_only=looks_only)
-        self.history = History(data_home(environ), self._warn)
+        self.history = History(data_home(environ), self.warn)
         self.jobs: dict[str, SubmittedJob] = {}
         self._state = {"cancelled": False}
         self._shared: tuple[Sharing | None] | None = None
@@ -105,7 +105,8 @@ class Machine:
         self.caller: Prepared | None = None
         self._tracking: Tracking | None = None
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
+        """Tell of something odd."""
         self.emit(Warned(text=text))
 
     def now_ns(self) -> int:

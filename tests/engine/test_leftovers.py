@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import subprocess
 import sys
 
+import jsonschema
 import pytest
 from conftest import interpreter_variables
 
-from repro import attaching, leftovers
+from repro import attaching, leftovers, schemas
 from repro.errors import UsageError
 from repro.repeating import Recalling
 
@@ -97,11 +99,17 @@ def test_a_job_that_is_gone_too_is_not_waited_for(left, run):
     assert (found.cached, found.get_status()) == (False, "FINISHED")
 
 
-def test_cancel_ends_the_job_that_was_left(left, repro):
+@pytest.mark.parametrize("how", ["run", "left"])
+def test_cancel_ends_the_job_that_was_left(left, repro, how):
     run_id = left.kill_one()
     machine = left.machine()
-    answer = repro("cancel", run_id[:12], env=left.environ)
+    words = ["--left", "--json"] if how == "left" else [run_id[:12]]
+    answer = repro("cancel", *words, env=left.environ)
     assert answer.code == 0, answer.text
+    if how == "left":
+        told = json.loads(answer.out)
+        jsonschema.validate(told, schemas.load("cancel"))
+        assert told["runs"] == [{"run_id": run_id, "asked": False}]
     assert not leftovers.has_job(machine.history.get(run_id), machine)
     assert not leftovers.is_left(machine.history.get(run_id), machine)
     machine.close()
