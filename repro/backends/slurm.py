@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 
-from repro.backends import container, slurmjob, slurmqueue
+from repro.backends import container, slurmjob, slurmqueue, slurmsweep
 from repro.backends.agent import carrier
 from repro.backends.agent.depot import SPEC, Depot
 from repro.backends.slurmrun import Running
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from repro.ports import Job, Sink
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+PROGRAMS = ("sbatch", "squeue", "scancel")
 
 
 class Slurm:
@@ -51,6 +53,8 @@ class Slurm:
         self.depot = Depot(self.settings.shared_folder or os.path.join(store, "slurm"))
         self.commands = slurmqueue.Commands(self.environ)
         self.queue = slurmqueue.shared(self.environ, self.settings.poll)
+        place = (self.environ.get(name, "") for name in ("SLURM_CONF", "PATH"))
+        self._sweep = slurmsweep.shared(*place, self.depot.path, repr(self.settings))
 
     def submit(self, job: Job, sink: Sink) -> Running:
         """Start `job`, as `repro.ports.Backend` says.
@@ -59,9 +63,14 @@ class Slurm:
         and is raised again by `wait`, which also raises Unreachable where the job could not begin
         on its node, where its outputs cannot be had, or where Slurm does not answer for long.
 
+        Jobs that other threads submit in the same moment become one array with it.
+
         Raises UsageError in Slurm's words for what it refuses, Unreachable where it does not
         answer, Unsupported for images.
         """
+        return self._sweep.submit(job, sink, self.submit_many)
+
+    def _submit_one(self, job: Job, sink: Sink) -> Running:
         running = self._prepared(job, sink)
         try:
             needs = slurmjob.directives(self.settings, job)
@@ -94,7 +103,7 @@ class Slurm:
                 for at in range(0, len(members), self.settings.array):
                     part = members[at : at + self.settings.array]
                     if len(part) == 1:
-                        begun[part[0]] = self.submit(jobs[part[0]], sinks[part[0]])
+                        begun[part[0]] = self._submit_one(jobs[part[0]], sinks[part[0]])
                         continue
                     pairs = [(jobs[i], sinks[i]) for i in part]
                     begun.update(zip(part, self._submit_array(pairs, needs), strict=True))
@@ -214,6 +223,12 @@ class Slurm:
                 return number
             time.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def lacks(environ: Mapping[str, str]) -> str:
+    """Say what is missing here for this backend, or nothing."""
+    missing = [name for name in PROGRAMS if not shutil.which(name, path=environ.get("PATH"))]
+    return f"`{missing[0]}` is not on the PATH" if missing else ""
 
 
 def _nowhere(_stream: str, _data: bytes) -> None:

@@ -504,6 +504,41 @@ def test_jobs_that_ask_for_the_same_are_one_array(site):
     assert (site.runs(), os.listdir(f"{site.store}/slurm/batches")) == ([], [])
 
 
+def together(site, jobs):
+    """Submit from a thread each; give the jobs, or what was raised."""
+    begun = [None] * len(jobs)
+
+    def submit(n):
+        try:
+            begun[n] = site.backend().submit(jobs[n], Output())
+        except UsageError as error:
+            begun[n] = error
+
+    threads = [threading.Thread(target=submit, args=(n,)) for n in range(len(jobs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return begun
+
+
+def test_what_threads_submit_in_one_moment_is_one_array(site):
+    runnings = together(site, [site.job(f"exit {n}") for n in range(4)])
+    assert [r.wait().code for r in runnings] == [0, 1, 2, 3]
+    assert len({r.number.partition("_")[0] for r in runnings}) == 1
+    alone = site.backend().submit(site.job("exit 5"), Output())
+    assert "_" not in alone.number
+    assert alone.wait().code == 5
+
+
+def test_one_that_is_refused_keeps_none_of_the_others(site):
+    jobs = [site.job("exit 1"), site.job("exit 2", resources=Resources(memory=1 << 50))]
+    good, refused = together(site, jobs)
+    assert isinstance(refused, UsageError)
+    assert good.wait().code == 1
+    assert site.runs() == []
+
+
 def test_one_of_an_array_is_cancelled_alone(site):
     jobs = [site.job(LIVES), site.job("sleep 1; exit 2")]
     outputs = [Output(), Output()]
