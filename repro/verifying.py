@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from repro import execution, metrics, record
+from repro import execution, metrics, provenance, record
 from repro import manifest as trees
 from repro.conditions import VARIATIONS, Conditions
 from repro.events import Event, Progress
@@ -126,6 +126,7 @@ class _Verification:
         kind = run.environment_kind
         how = "the caller's own" if kind == "local" else f"{kind}, made anew"
         made = self.reference
+        attested, faults = self._attestation()
         return Verdict(
             key=run.key,
             run_id=run.run_id,
@@ -138,7 +139,20 @@ class _Verification:
             unstable=self.unstable,
             source="the folder as it is" if source.root else where,
             environment=f"{how} ({run.environment[:12]})",
+            attested=attested,
+            faults=faults,
         )
+
+    def _attestation(self) -> tuple[bool, tuple[str, ...]]:
+        """Say whether there is an attestation of the result, and what is wrong with it."""
+        result = self.machine.results.get(self.run.key)
+        if result is None or not result.provenance or result.run_id != self.run.run_id:
+            return False, ()
+        try:
+            statement = self.machine.blobs.get(result.provenance)
+        except BlobMissing:
+            return False, ()
+        return True, provenance.faults(statement, self.run.key, self.reference.outputs)
 
     # -- the same again
 

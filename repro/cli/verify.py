@@ -176,6 +176,10 @@ def show(found: Verdict, terminal: Terminal) -> None:
         _outputs(trial, terminal)
     for why, names in _skipped(found).items():
         terminal.line(f"{'not tried':<12} {', '.join(names)}: {clean(why)}")
+    if found.attested:
+        told = clean("; ".join(found.faults)) or "names these very outputs"
+        colour = "red" if found.faults else "green"
+        terminal.line(f"{'attestation':<12} {terminal.paint(told, colour)}")
     what = plural(found.compared, "output")
     if found.good:
         mark = terminal.paint(terminal.tick, "green")
@@ -183,7 +187,9 @@ def show(found: Verdict, terminal: Terminal) -> None:
         terminal.line(f"{mark} made again, {what} the same {how}")
         return
     mark = terminal.paint(terminal.cross, "red")
-    if found.state == "failed":
+    if found.state in ("same", "equal"):
+        terminal.line(f"{mark} made again, and its attestation is about something else")
+    elif found.state == "failed":
         terminal.line(f"{mark} the step failed when it was to be made again")
     else:
         terminal.line(f"{mark} different: {len(found.differed)} of {what}")
@@ -247,6 +253,7 @@ def document(found: Verdict) -> dict[str, Any]:
         "state": found.state,
         "source": found.source,
         "environment": found.environment,
+        "attestation": {"there": found.attested, "faults": list(found.faults)},
         "compared": found.compared,
         "different": list(found.differed),
         "unstable": list(found.unstable),

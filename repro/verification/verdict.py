@@ -75,7 +75,8 @@ class Verdict(Value):
 
     `compared` counts what the run made: outputs, logged files and metrics. `unstable` are the
     outputs that were different in two executions under the same conditions. `source` says what
-    was run, `environment` how it came about.
+    was run, `environment` how it came about. `attested` says whether there is an attestation of the
+    result, and `faults` what keeps it from being one about this result.
     """
 
     key: str
@@ -89,6 +90,8 @@ class Verdict(Value):
     unstable: tuple[str, ...] = ()
     source: str = ""
     environment: str = ""
+    attested: bool = False
+    faults: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
@@ -102,8 +105,8 @@ class Verdict(Value):
 
     @property
     def good(self) -> bool:
-        """Say whether the result came about again."""
-        return self.state in (SAME, EQUAL)
+        """Say whether the result came about again, and is what its attestation says."""
+        return self.state in (SAME, EQUAL) and not self.faults
 
     @property
     def times(self) -> int:

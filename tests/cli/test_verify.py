@@ -8,6 +8,10 @@ import jsonschema
 import pytest
 
 from repro import schemas
+from repro.store.blobs import Blobs
+from repro.store.home import Home
+from repro.store.results import Results
+from repro.value import replace
 
 STABLE = "entry_points:\n  main: {outputs: [out.txt], command: 'echo 1 > out.txt'}\n"
 UNSTABLE = """
@@ -40,6 +44,21 @@ def test_a_result_that_is_the_same_ends_with_0(ran, repro):
     assert "made again, 1 output the same to the bit" in answer.out
     assert f"verifying run {run_id[:8]}" in answer.err
     assert repro("verify", folder, "-q").code == 0
+
+
+def test_an_attestation_of_something_else_is_found(ran, repro, environ):
+    _folder, run_id = ran(STABLE)
+    told = valid(repro("verify", run_id, "-q", "--json"), "verify")
+    assert told["attestation"] == {"there": True, "faults": []}
+    home = Home(environ["REPRO_HOME"]).open()
+    results, blobs = Results(home), Blobs(home)
+    result = results.get(told["key"])
+    forged = blobs.get(result.provenance).replace(told["key"].encode(), b"0" * 64)
+    results.put(replace(result, provenance=blobs.put(forged)))
+    answer = repro("verify", run_id, "-q")
+    assert answer.code == 5
+    assert "it is about the key 000000000000" in answer.out
+    assert "made again, and its attestation is about something else" in answer.out
 
 
 def test_a_difference_ends_with_5_and_is_explained(ran, repro):
