@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from repro.events import Emit, Event
     from repro.manifest import Entry
     from repro.plan import Request
+    from repro.ports import Tracking
     from repro.record import RunRecord
     from repro.spec import Project
     from repro.standing import Standing
@@ -57,12 +58,14 @@ class SubmittedRun:
         environ: Mapping[str, str],
         emit: Emit = silent,
         course: Course = ONE_BY_ONE,
+        tracking: Tracking | None = None,
     ) -> None:
         """Check everything that can be checked; nothing runs before `start` or `run`.
 
-        Raises ReproError for whatever keeps the step from running.
+        `tracking` shows the runs in place of the server that `environ` names. Raises ReproError
+        for whatever keeps the step from running.
         """
-        self._machine = Machine(environ, emit)
+        self._machine = Machine(environ, emit, tracking=tracking)
         self._emit = emit
         self._course = course
         self._thread: threading.Thread | None = None
@@ -315,6 +318,13 @@ def failure(submitted: SubmittedRun) -> ExecutionException:
     )
 
 
+def backends(environ: Mapping[str, str]) -> tuple[tuple[str, str, str], ...]:
+    """Name the places where steps can run: (name, who brings it, what it lacks here)."""
+    from repro.backends import roster
+
+    return roster.described(environ)
+
+
 def compare(left: RunRecord, right: RunRecord, machine: Machine) -> Comparison:
     """Compare two runs. The key parts of a hit are those of the run whose result it reused."""
     from repro import comparison
@@ -339,15 +349,19 @@ def _parts(run: RunRecord, machine: Machine) -> Mapping[str, object]:
 
 
 def inspect(request: Request, machine: Machine) -> tuple[str, Project, tuple[Problem, ...]]:
-    """Decode a project with all that there is to say about its text; give its name first.
+    """Decode a project with all that there is to say about its texts; give its name first.
 
-    Raises ProjectInvalid only for a text that cannot be read at all.
+    Those are its MLproject file and the environment files that this names. Raises ProjectInvalid
+    only for an MLproject that cannot be read at all.
     """
+    from repro import environmentfiles
     from repro.fetch.project import inspect as decode
 
     tree = machine.tree(request, lambda _text: None)
     decoded, _outside = decode(tree)
-    return tree.source.name, decoded.project, decoded.problems
+    paths = {entry.path for entry in tree.entries()}
+    more = environmentfiles.problems(decoded.project, tree.read, paths)
+    return tree.source.name, decoded.project, tuple(dict.fromkeys((*decoded.problems, *more)))
 
 
 def outputs(run: RunRecord, machine: Machine, *, logged: bool = False) -> tuple[Entry, ...]:

@@ -78,11 +78,17 @@ class Machine:
     """The adapters of one call. `close` removes its private files; nothing else is left open."""
 
     def __init__(
-        self, environ: Mapping[str, str], emit: Emit | None = None, *, looks_only: bool = False
+        self,
+        environ: Mapping[str, str],
+        emit: Emit | None = None,
+        *,
+        looks_only: bool = False,
+        tracking: Tracking | None = None,
     ) -> None:
         """Open the store that `environ` names, making it if needed.
 
         With `looks_only`, nothing that belongs to a project is ever run, not even a build.
+        `tracking` shows the runs in place of the server that `environ` names.
         """
         self.looks_only = looks_only
         self.environ = environ
@@ -103,7 +109,8 @@ class Machine:
         self.served: dict[str, str] = {}
         self.outer: Machine | None = None
         self.caller: Prepared | None = None
-        self._tracking: Tracking | None = None
+        self._given = tracking
+        self._tracking: Tracking | None = tracking
 
     def warn(self, text: str) -> None:
         """Tell of something odd."""
@@ -115,7 +122,7 @@ class Machine:
 
     def another(self) -> Machine:
         """Give a machine for another thread: what it runs is cancelled together with ours."""
-        made = Machine(self.environ, self.emit, looks_only=self.looks_only)
+        made = Machine(self.environ, self.emit, looks_only=self.looks_only, tracking=self._given)
         made.jobs, made._state, made._lent = self.jobs, self._state, True
         made._shared = (self.sharing,)
         made.outer, made.caller, made.served = self.outer, self.caller, self.served
@@ -126,7 +133,12 @@ class Machine:
 
         `variables` are those that the code has set. What is cancelled here is cancelled there.
         """
-        made = Machine({**self.environ, **variables}, self.emit, looks_only=self.looks_only)
+        made = Machine(
+            {**self.environ, **variables},
+            self.emit,
+            looks_only=self.looks_only,
+            tracking=self._given,
+        )
         made.outer, made.caller, made.served = self, caller, self.served
         made._shared, made._lent = (self.sharing,), True
         return made
