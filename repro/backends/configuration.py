@@ -41,7 +41,12 @@ def read(given: Mapping[str, Any] | str | None, schema: str) -> dict[str, Any]:
     return dict(plain)
 
 
-def _text(given: str) -> tuple[str, bytes]:
+def _text(given: object) -> tuple[str, bytes]:
+    if not isinstance(given, (str, os.PathLike)):
+        raise UsageError(
+            f"settings of a backend are a mapping or a path, and no {type(given).__name__}"
+        )
+    given = os.fspath(given)
     if given.lstrip().startswith("{"):
         return TEXT, given.encode()
     path = os.path.expanduser(given)
