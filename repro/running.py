@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from repro import engine, record, standing
+from repro import engine, plan, record, standing
 from repro.errors import Interrupted, ReproError
 from repro.events import Ended, Warned
 from repro.schedule import Capacity, Schedule
@@ -23,6 +21,9 @@ if TYPE_CHECKING:
     from repro.world import Machine
 
     Another = Callable[[], Machine]
+
+HERE = (plan.LOCAL, "docker")
+"""Backends whose steps use this machine."""
 
 
 def run(
@@ -47,8 +48,9 @@ class _Run:
         self.machine = machine
         self.another = another
         self.started = machine.now_ns()
-        capacity = Capacity(jobs=max(1, course.jobs), cpus=os.cpu_count() or 0)
-        self.schedule = Schedule(opened.graph, capacity, keep_going=course.keep_going)
+        self.schedule = Schedule(
+            opened.graph, _capacity(opened, course, machine), keep_going=course.keep_going
+        )
         self.again = opened.graph.after(course.again) if course.again else frozenset()
         self.threads = Threads(emit) if course.jobs > 1 else None
         self.emit = self.threads.emit if self.threads else emit
@@ -194,6 +196,23 @@ class _Run:
         self.machine.history.put(found)
         self.emit(Ended(step=target.id, record=found, outputs=0, bytes=0))
         return found
+
+
+def _capacity(opened: Opened, course: Course, machine: Machine) -> Capacity:
+    """Give what the steps of a run may use at the same time."""
+    if course.jobs <= 1:
+        return Capacity()
+    from repro.system import capacity
+
+    asked = opened.request
+    elsewhere = (n.id for n in opened.graph.nodes if plan.backend(asked, n.entry, None) not in HERE)
+    return Capacity(
+        jobs=course.jobs,
+        cpus=capacity.processors(),
+        memory=capacity.memory(),
+        gpus=capacity.accelerators(machine.environ),
+        elsewhere=frozenset(elsewhere),
+    )
 
 
 def _executed(prepared: Prepared, reason: str, machine: Machine, emit: Emit) -> RunRecord:

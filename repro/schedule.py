@@ -16,12 +16,16 @@ DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 
 
 class Capacity(Value):
-    """What steps may use at the same time. `cpus` and `gpus` of 0 are not counted."""
+    """What steps may use at the same time. `memory` is in bytes; what is 0 is not counted.
+
+    Steps that are `elsewhere`, by their ids, use none of it, and are counted in `jobs` alone.
+    """
 
     jobs: int = 1
     cpus: int = 0
     memory: int = 0
     gpus: int = 0
+    elsewhere: frozenset[str] = frozenset()
 
 
 class Schedule:
@@ -105,9 +109,11 @@ class Schedule:
                 stack += self._dependents.get(dependent, ())
 
     def _has_room(self, node: Node) -> bool:
-        if not self.running:
+        elsewhere = self.capacity.elsewhere
+        here = [n.entry.resources for n in self.running.values() if n.id not in elsewhere]
+        if not here or node.id in elsewhere:
             return True  # a step that is larger than the machine runs alone
-        asked = [node.entry.resources, *(n.entry.resources for n in self.running.values())]
+        asked = [node.entry.resources, *here]
         for name in ("cpus", "memory", "gpus"):
             limit = getattr(self.capacity, name)
             if limit and sum(getattr(r, name) for r in asked) > limit:

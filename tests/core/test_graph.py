@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from repro import graph, schedule
 from repro.errors import EntryPointUnknown, GraphInvalid, ParameterInvalid
 from repro.spec import EntryPoint, Need, Parameter, Project, Resources
+from repro.system import capacity as machine
 
 
 def entry(name, *, inputs=None, outputs=None, needs=(), parameters=(), **more):
@@ -266,6 +267,30 @@ def test_the_order_is_that_of_the_graph_and_the_same_every_time():
     ]
     assert [n for n, _ in runs[0]] == ["a", "b", "c", "main"]
     assert all(one == other for one, other in itertools.pairwise(runs))
+
+
+def test_what_runs_elsewhere_takes_nothing_of_this_machine():
+    steps = [entry(n, resources=Resources(gpus=1)) for n in "abc"]
+    found = of(*steps, entry("main", needs=["a", "b", "c"]))
+    capacity = schedule.Capacity(jobs=4, gpus=1, elsewhere=frozenset("bc"))
+    state = schedule.Schedule(found, capacity)
+    assert [state.next().id for _ in range(3)] == ["a", "b", "c"]
+    state = schedule.Schedule(found, schedule.Capacity(jobs=4, gpus=1, elsewhere=frozenset("b")))
+    assert [state.next().id for _ in range(2)] == ["a", "b"]
+    assert state.next() is None
+
+
+def test_what_this_machine_has(tmp_path):
+    assert machine.accelerators({"CUDA_VISIBLE_DEVICES": "0,2"}) == 2
+    assert machine.accelerators({"CUDA_VISIBLE_DEVICES": "-1"}) == 0
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    assert machine.accelerators({}, str(tmp_path)) == 2
+    (tmp_path / "memory.max").write_text("123\n")
+    assert machine.memory(str(tmp_path)) == 123
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.memory(str(tmp_path)) > 1 << 20
+    assert machine.processors() >= 1
 
 
 def test_a_step_that_asks_for_more_than_there_is_runs_alone():
