@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from repro.engine import Opened, Prepared
     from repro.errors import Problem
     from repro.events import Emit, Event
+    from repro.images.logins import Given
     from repro.manifest import Entry
     from repro.plan import Request
     from repro.ports import Tracking
@@ -58,14 +59,17 @@ class SubmittedRun:
         environ: Mapping[str, str],
         emit: Emit = silent,
         course: Course = ONE_BY_ONE,
+        *,
         tracking: Tracking | None = None,
+        login: Given | None = None,
     ) -> None:
         """Check everything that can be checked; nothing runs before `start` or `run`.
 
-        `tracking` shows the runs in place of the server that `environ` names. Raises ReproError
-        for whatever keeps the step from running.
+        `tracking` shows the runs in place of the server that `environ` names. `login` is for a
+        registry of images. Raises ReproError for whatever keeps the step from running.
         """
         self._machine = Machine(environ, emit, tracking=tracking)
+        self._machine.supply.login = login
         self._emit = emit
         self._course = course
         self._thread: threading.Thread | None = None
@@ -299,9 +303,14 @@ def submit(
     environ: Mapping[str, str] | None = None,
     emit: Emit = silent,
     course: Course = ONE_BY_ONE,
+    login: Given | None = None,
 ) -> SubmittedRun:
-    """Run a project, or start to. A failed command is in the status, not an exception."""
-    submitted = SubmittedRun(request, os.environ if environ is None else environ, emit, course)
+    """Run a project, or start to. A failed command is in the status, not an exception.
+
+    `login` is for a registry of images.
+    """
+    environ = os.environ if environ is None else environ
+    submitted = SubmittedRun(request, environ, emit, course, login=login)
     return submitted.run() if synchronous else submitted.start()
 
 

@@ -69,6 +69,8 @@ class Attempt:
         """Run it, and give its record; raises as `execution.execute` does."""
         prepared, machine = self.prepared, self.machine
         self.brought = machine.backend(prepared.backend, config=self.settings).environments
+        if prepared.request.build_image and self.brought == "references":
+            self.brought = "images"  # what is put on it is in no registry yet
         realized = machine.realize(prepared.lock, prepared.tree, self.progress, self.brought)
         try:
             self._make_room()
@@ -153,6 +155,7 @@ class Attempt:
         given = self.calls.variables(given)
         confinement = self._confinement(realized, receiver.variables)
         job = jobs.job(prepared, run_id, self.room, realized, given, confinement)
+        job = replace(job, image=self._image(realized))
         trace = os.path.join(self.room.base, "trace")
         if prepared.request.trace:
             job = machine.isolation.watched(job, trace)
@@ -172,6 +175,15 @@ class Attempt:
             self.outputs = self._captured(capture)
         elif self.end.cause == "exit":
             self._explained(confinement)
+
+    def _image(self, realized: Realized) -> str:
+        """Give the image to run in, with the inputs of the step in it where that was asked for."""
+        if not self.prepared.request.build_image or not realized.image:
+            return realized.image
+        self.progress("putting the project into its image")
+        name = self.prepared.source.name
+        supply = self.machine.supply
+        return supply.project_image(realized.image, self.room.work, self.inputs, name)
 
     def _confinement(self, realized: Realized, tracking: Mapping[str, str]) -> Confinement:
         """Decide what the step may see; say it where that is not what was meant."""

@@ -30,28 +30,37 @@ def fill(environment: CondaEnvironment, read: Reader) -> CondaEnvironment:
     `python` stays None where what pip is to install cannot be known.
     """
     try:
-        return _File(environment, read).filled()
+        return _File(environment, Lines(read)).filled()
     except ProjectInvalid:
         return environment
 
 
 def check(environment: CondaEnvironment) -> None:
     """Raise ProjectInvalid with all that is wrong in a conda file."""
-    found = _File(environment, lambda _path: None)
-    found.filled()
-    pip = found.lines.problems if environment.python is None else []
-    if found.problems or pip:
-        raise ProjectInvalid([*found.problems, *pip])
+    # `fill` has followed the `-r` lines, and left `python` empty where that failed
+    found = problems(environment, Lines(lambda _path: b"" if environment.python else None))
+    if found:
+        raise ProjectInvalid(found)
+
+
+def problems(environment: CondaEnvironment, lines: Lines) -> tuple[Problem, ...]:
+    """List all that is wrong in a conda file; `lines` take its pip part."""
+    try:
+        found = _File(environment, lines)
+        found.filled()
+    except ProjectInvalid as error:
+        return error.problems
+    return (*found.problems, *lines.problems)
 
 
 class _File:
     """Reads one file, collecting what is wrong with it."""
 
-    def __init__(self, environment: CondaEnvironment, read: Reader) -> None:
+    def __init__(self, environment: CondaEnvironment, lines: Lines) -> None:
         self.environment = environment
         self.document = Document(environment.file, environment.text.encode())
         self.root = self.document.root()
-        self.lines = Lines(read)
+        self.lines = lines
         self.problems: list[Problem] = []
         self.python = ""
         self.packages: list[str] = []

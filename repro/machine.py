@@ -126,6 +126,7 @@ class Machine:
         made.jobs, made._state, made._lent = self.jobs, self._state, True
         made._shared = (self.sharing,)
         made.outer, made.caller, made.served = self.outer, self.caller, self.served
+        made.supply.login = self.supply.login
         return made
 
     def within(self, caller: Prepared, variables: Mapping[str, str]) -> Machine:

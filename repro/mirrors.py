@@ -8,6 +8,7 @@ same whoever makes them and wherever they are used.
 from __future__ import annotations
 
 from repro.errors import UsageError
+from repro.location import without_credentials
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ class Mirrors:
         return _replaced(address, self.pairs)
 
     def origin(self, address: str) -> str:
-        """Give the address that a place in a mirror stands for."""
-        return _replaced(address, {mirror: origin for origin, mirror in self.pairs.items()})
+        """Give the address that a place in a mirror stands for; neither is with a login."""
+        public = {o: without_credentials(o) for pair in self.pairs.items() for o in pair}
+        return _replaced(address, {public[m]: public[o] for o, m in self.pairs.items()})
 
 
 def _replaced(address: str, pairs: Mapping[str, str]) -> str:

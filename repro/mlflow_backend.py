@@ -16,8 +16,9 @@ from importlib import import_module
 
 from repro import api, quantity
 from repro.backends import configuration
-from repro.errors import Problem, ProjectInvalid, ReproError, Unreachable, Unsupported
+from repro.errors import Problem, ProjectInvalid, ReproError, Unreachable
 from repro.events import Missed, Output, Progress, Reused, Warned
+from repro.images import logins
 from repro.plan import Course, Request
 from repro.projects import Echo
 from repro.runlog import pieces
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from repro.events import Event
+    from repro.images.logins import Given
 
 SCHEMA = "backend-mlflow"
 MANAGER, CONTAINER, STORAGE = "ENV_MANAGER", "DOCKER_ARGS", "STORAGE_DIR"
@@ -89,7 +91,7 @@ class Backend(_backends.AbstractBackend):  # type: ignore[misc]
                 caller=os.getcwd(),
                 **_asked(config, own),
             )
-            submitted = _submitted(request, own, tracking_uri)
+            submitted = _submitted(request, own, tracking_uri, logins.given(config.get(AUTH)))
         except ReproError as error:
             raise _explained(error) from None
         submitted.start()
@@ -101,12 +103,7 @@ class Backend(_backends.AbstractBackend):  # type: ignore[misc]
 
 
 def _asked(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the part of the request that is in the settings. Raises Unsupported."""
-    if config.get(BUILD) or config.get(AUTH):
-        raise Unsupported(
-            "`build_image` and `docker_auth` are not available",
-            hints=["repro takes credentials from `docker login`, and mounts the project"],
-        )
+    """Give the part of the request that is in the settings."""
     container = config.get(CONTAINER) or {}
     timeout = own.get("timeout", 0)
     storage, output, locking = config.get(STORAGE), own.get("output"), own.get("locking", "")
@@ -122,10 +119,13 @@ def _asked(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         "keep_result": not own.get("no_cache"),
         "locking": "anew" if locking == ANEW else locking,
         "timeout_ms": quantity.milliseconds(timeout),
+        "build_image": bool(config.get(BUILD)),
     }
 
 
-def _submitted(request: Request, own: Mapping[str, Any], tracking_uri: str) -> Submitted:
+def _submitted(
+    request: Request, own: Mapping[str, Any], tracking_uri: str, login: Given | None
+) -> Submitted:
     """Prepare a run, and show it in MLflow when nothing speaks against it. Raises ReproError."""
     environ = {
         **os.environ,
@@ -138,7 +138,7 @@ def _submitted(request: Request, own: Mapping[str, Any], tracking_uri: str) -> S
     jobs = own.get("jobs", 1) or os.cpu_count() or 1
     course = Course(jobs=jobs, keep_going=own.get("keep_going", False))
     teller = Teller()
-    prepared = api.SubmittedRun(request, environ, teller, course, tracking=shown)
+    prepared = api.SubmittedRun(request, environ, teller, course, tracking=shown, login=login)
     teller.submitted = prepared
     try:
         run_id = shown.reserve(prepared.run_id, request)

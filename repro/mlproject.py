@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from repro import extensions, params, quantity, requirements, schemaerror, shelllint
 from repro.decode import Document, nearest
-from repro.errors import Problem, Where
+from repro.errors import Problem, ProjectInvalid, Where
 from repro.spec import (
     CondaEnvironment,
     DockerEnvironment,
@@ -275,7 +275,10 @@ class _Decoder:
     def _file(self, key: str, file: str, data: bytes) -> Environment:
         if key == "conda_env":
             return CondaEnvironment(file=file, text=data.decode("utf-8", "replace"))
-        found, problems = requirements.python_env(file, data, self.read)
+        try:
+            found, problems = requirements.python_env(file, data, self.read)
+        except ProjectInvalid as error:
+            found, problems = PythonEnvironment(source=file), [*error.problems]
         self.problems += problems
         return found
 
@@ -342,6 +345,7 @@ class _Decoder:
             resources=extensions.resources(node.get("resources")),
             compare=extensions.compares(node.get("compare")),
             environment=self._environment(node, path),
+            backend=extensions.text(node.get("backend")),
             line=key.line,
             command_line=command.line,
         )

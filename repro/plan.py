@@ -28,6 +28,8 @@ BACKENDS = (LOCAL, "docker", "slurm", "kubernetes", "databricks")
 """Those of our own. Other packages may bring more."""
 CONFINED = (LOCAL, "docker", "kubernetes")
 """Backends that keep a step apart from the machine it runs on."""
+IMAGES = ("docker", "kubernetes")
+"""Backends that run every environment as an image."""
 LASTING = ("docker", "slurm", "kubernetes", "databricks")
 """Backends whose jobs go on when the process that submitted them is gone."""
 LEVELS = ("none", "mounts", "hermetic")
@@ -45,7 +47,8 @@ class Request(Value):
     for paths in parameters that are others each time. `output` is a folder for the outputs, empty
     for the project's own. `caller` is the folder that relative paths of the user start from.
     `backend` is where all steps run, empty for where the project says; `backends` are others for
-    some of them, by entry point. `config` are the settings of the backend, and `configs` those of
+    some of them, by entry point. With `build_image`, the files of a step are in its image too.
+    `config` are the settings of the backend, and `configs` those of
     several, by name.
     """
 
@@ -72,6 +75,7 @@ class Request(Value):
     container: Mapping[str, str | None] = {}
     config: Any = None
     configs: Mapping[str, Any] = {}
+    build_image: bool = False
     trace: bool = False
     stand_ins: tuple[tuple[str, str], ...] = ()
 
@@ -210,6 +214,11 @@ def check(request: Request, project: Project, entry: EntryPoint) -> None:
         raise UsageError(
             "options for docker were given, and the project has no `docker_env`",
             hints=["leave out `--docker-args`", "or run it in a container with `-b docker`"],
+        )
+    if request.build_image and not has_image and asked not in IMAGES:
+        raise UsageError(
+            "an image with the project was asked for, and the project has no `docker_env`",
+            hints=["leave out `--build-image`", "or run it in a container with `-b docker`"],
         )
     if project.spark_job is not None and asked != "databricks":
         raise Unsupported(

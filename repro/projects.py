@@ -8,7 +8,7 @@ import sys
 
 from repro import api, digest, errors, events, plan
 from repro.api import SubmittedRun
-from repro.errors import ExecutionException, ReproError, Unsupported, UsageError
+from repro.errors import ExecutionException, ReproError, UsageError
 from repro.plan import Request
 
 TYPE_CHECKING = False
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from repro.drivers.inside import client
     from repro.drivers.inside.client import CalledRun
     from repro.events import Event
+    from repro.images.logins import Given
 
 __all__ = ["ExecutionException", "SubmittedRun", "run"]
 
@@ -65,8 +66,8 @@ def run(  # noqa: PLR0913, PLR0917  (the signature of mlflow.projects.run)
         run_id: id that the run gets, 32 hexadecimal digits; a new one by default.
         run_name: name of the run on the tracking server.
         env_manager: `local`, `virtualenv`, `uv` or `conda`; by default the project's own kind.
-        build_image: build an image with the project, for projects with a `docker_env`.
-        docker_auth: credentials of an image registry.
+        build_image: run in an image that has the files of the step in it too.
+        docker_auth: `username` and `password` for an image `registry`, by default Docker Hub.
 
     Raises:
         ExecutionException: a synchronous run did not succeed; its `run` is the run.
@@ -74,8 +75,6 @@ def run(  # noqa: PLR0913, PLR0917  (the signature of mlflow.projects.run)
     """
     if experiment_name and experiment_id:
         raise UsageError("Specify only one of 'experiment_name' or 'experiment_id'.")
-    if build_image or docker_auth:
-        raise Unsupported("`build_image` and `docker_auth` are not available in this version")
     if "REPRO_CALLS" in os.environ and backend == "local":
         return _called(locals())
     request = Request(
@@ -95,11 +94,21 @@ def run(  # noqa: PLR0913, PLR0917  (the signature of mlflow.projects.run)
         caller=os.getcwd(),
         container=_container(docker_args or {}),
         config=backend_config,
+        build_image=build_image,
     )
-    submitted = api.submit(request, synchronous=synchronous, emit=Echo())
+    submitted = api.submit(request, synchronous=synchronous, emit=Echo(), login=_login(docker_auth))
     if synchronous and not submitted.wait():
         raise api.failure(submitted)
     return submitted
+
+
+def _login(given: Mapping[str, str] | None) -> Given | None:
+    """Read a login for a registry. Raises UsageError."""
+    if not given:
+        return None
+    from repro.images import logins
+
+    return logins.given(given)
 
 
 def _called(given: Mapping[str, Any]) -> CalledRun:

@@ -144,7 +144,8 @@ class EntryPoint(Value):
     """One step of a project, as declared; defaults mean what MLflow does.
 
     `inputs` and `outputs` are globs relative to the project folder; None means undeclared: every
-    file of the tree, and everything that was made or changed.
+    file of the tree, and everything that was made or changed. `backend` is where it runs unless
+    the call says so, empty for no wish.
     """
 
     name: str
@@ -168,6 +169,7 @@ class EntryPoint(Value):
     resources: Resources = Resources()
     compare: tuple[Compare, ...] = ()
     environment: Environment | None = None
+    backend: str = ""
     line: int = 0
     command_line: int = 0
 

@@ -10,11 +10,13 @@ from repro.spec import PythonEnvironment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from repro.environments.python import Python
+    from repro.images.logins import Given
     from repro.lock import EnvironmentLock
     from repro.locking import Wanted
+    from repro.manifest import Entry
     from repro.ports import Environments, Progress, Realized, Tree
     from repro.store.home import Home
     from repro.store.locks import Locks
@@ -25,7 +27,8 @@ FALSE = ("", "0", "false", "no")
 class Supply:
     """The adapters of one call, each made when it is first used.
 
-    With `looks_only`, no lock file is written and no code of a project is run.
+    With `looks_only`, no lock file is written and no code of a project is run. `login` is one that
+    the caller gives for a registry of images.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Supply:
         self.locks = locks
         self.environ = environ
         self.looks_only = looks_only
+        self.login: Given | None = None
         self._decisions: dict[str, str] = {}
         self._known: dict[tuple[int, str, str], tuple[Wanted | None, EnvironmentLock]] = {}
 
@@ -196,7 +200,26 @@ class Supply:
 
         entries = tree.entries if tree is not None else tuple
         root = self.root(tree)
-        return Docker(self.home.root, self.environ, root=root, entries=entries)
+        return Docker(self.home.root, self.environ, root=root, entries=entries, told=self.login)
+
+    def project_image(self, image: str, folder: str, entries: Sequence[Entry], name: str) -> str:
+        """Put files of the project `name` on an image of the engine; give the new one's id.
+
+        Raises EnvironmentFailed and Unreachable.
+        """
+        from repro.environments.project_image import with_project
+        from repro.images import daemon
+
+        with daemon.connected(self.environ) as engine:
+            return with_project(
+                image,
+                folder,
+                entries,
+                engine=engine,
+                home=self.home.root,
+                environ=self.environ,
+                name=name,
+            )
 
     def root(self, tree: Tree | None) -> str:
         """Give a folder with the files of a project, written for the occasion if need be."""

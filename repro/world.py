@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from repro.conditions import Room
@@ -103,6 +103,9 @@ class Sharing(Protocol):
 
 class Supply(Protocol):
     """Where the locks of one call come from."""
+
+    def project_image(self, image: str, folder: str, entries: Sequence[Entry], name: str) -> str:
+        """Put files of a project on an image; give the new image's id."""
 
     def decided(self) -> tuple[tuple[str, str], ...]:
         """Name the decisions that were made, each with the environment that it led to."""

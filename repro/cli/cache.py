@@ -40,6 +40,7 @@ OPTIONS = (
     Option(names=("--repair",), kind="flag", help="verify: put right what is wrong"),
     Option(names=("--jobs", "-j"), metavar="N", default="2", help="verify: files read at once"),
     Option(names=("--remote",), metavar="URL", help="remote cache (default: REPRO_REMOTE)"),
+    Option(names=("--offline",), kind="flag", help="verify: leave the remote cache alone"),
 )
 
 

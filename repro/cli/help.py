@@ -33,9 +33,7 @@ def execute(options: Options) -> int:
         for code, meaning in errors.EXIT_MEANINGS:
             print(f"{code:>4}  {meaning}")
     elif topic == "environment":
-        for name, meaning in envvars.VARIABLES.items():
-            print(f"{name:<16} {meaning}")
-        print(f"{'REPRO_PYTHON_X_Y':<16} path of the Python X.Y for environments")
+        _environment()
     elif topic in cli.COMMANDS:
         return parser.execute([topic, "--help"])
     elif topic:
@@ -45,3 +43,15 @@ def execute(options: Options) -> int:
     else:
         return parser.execute([])
     return errors.OK
+
+
+def _environment() -> None:
+    width = max(len(name) for group in envvars.GROUPS.values() for name in group)
+    for title, group in envvars.GROUPS.items():
+        print(f"{title}:")
+        for name, (meaning, default) in group.items():
+            print(f"  {name:<{width}}  {meaning} [{default}]")
+        if title == "environments":
+            print(f"  {'REPRO_PYTHON_3_11':<{width}}  path of Python 3.11; so for other versions")
+        print()
+    print("in brackets: what counts where a variable is not set. `repro config` shows your values")

@@ -114,6 +114,11 @@ OPTIONS = (
         metavar="NAME[=VALUE]",
         help="an option of `docker run`, for projects with a docker_env; may be repeated",
     ),
+    Option(
+        names=("--build-image",),
+        kind="flag",
+        help="run in an image that has the files of the step in it too",
+    ),
     Option(names=("--locked",), kind="flag", help="fail if a lock is missing or out of date"),
     Option(names=("--frozen",), kind="flag", help="take the lock as it is, without a look"),
     Option(names=("--relock",), kind="flag", help="resolve the environment again"),
@@ -176,6 +181,7 @@ def request_of(options: Options) -> Request:
         container=container(options.list("docker_args")),
         config=config or None,
         configs=configs,
+        build_image=options.flag("build_image"),
     )
 
 

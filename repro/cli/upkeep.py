@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 
     from repro.cli.options import Options
     from repro.machine import Machine
+    from repro.remote.sharing import Sharing
     from repro.store.integrity import Finding, Report
     from repro.store.pruning import Part, Pruned
-
-    Heal = Callable[[str], bool]
 
 PACKAGES = "packages"
 SHOWN = 50
@@ -40,24 +39,44 @@ PLURALS = {
 # -- verify
 
 
-def verify(machine: Machine, options: Options, heal: Heal = lambda _name: False) -> int:
-    """Read the whole store; with `--repair`, put right what is wrong. `heal` fetches a blob."""
+def verify(machine: Machine, options: Options) -> int:
+    """Read the whole store; with `--repair`, put right what is wrong, by what a remote has."""
     from repro.cli import render
-    from repro.events import Progress
     from repro.store import integrity
 
-    def tell(done: int, total: int) -> None:
-        machine.emit(Progress(text=f"read {render.size(done)} of {render.size(total)}"))
-
+    shared = _elsewhere(machine, options)
     store = (machine.home, machine.blobs, machine.results)
-    found = integrity.verify(*store, jobs=_jobs(options), tell=tell)
-    if options.flag("repair"):
-        found = integrity.repair(found, *store, heal)
+    try:
+        found = integrity.verify(*store, jobs=_jobs(options), tell=_teller(machine))
+        if options.flag("repair"):
+            found = integrity.repair(found, *store, shared)
+    finally:
+        if shared is not None:
+            shared.close()
     if options.flag("json"):
         print(render.json_text(_checked(found, repair=options.flag("repair"))))
     else:
         _show(found, options)
     return errors.DIFFERENCE if found.findings else errors.OK
+
+
+def _elsewhere(machine: Machine, options: Options) -> Sharing | None:
+    """Give the remote cache that a repair may fetch from, None where there is none."""
+    if not options.flag("repair") or options.flag("offline"):
+        return None
+    from repro.remote import sharing
+
+    return sharing.connect(machine, options.text("remote"))
+
+
+def _teller(machine: Machine) -> Callable[[int, int], None]:
+    from repro.cli import render
+    from repro.events import Progress
+
+    def tell(done: int, total: int) -> None:
+        machine.emit(Progress(text=f"read {render.size(done)} of {render.size(total)}"))
+
+    return tell
 
 
 def _jobs(options: Options) -> int:
@@ -68,8 +87,6 @@ def _jobs(options: Options) -> int:
 
 
 def _checked(found: Report, *, repair: bool) -> dict[str, Any]:
-    faults = [finding.fault for finding in found.findings]
-    names = ("corrupt", "missing", "untrusted", "unchecked")
     return {
         "schema": "repro.cache-verify/1",
         "repair": repair,
@@ -79,9 +96,17 @@ def _checked(found: Report, *, repair: bool) -> dict[str, Any]:
         "unattested": found.unattested,
         "others": found.others,
         "bits": found.bits,
-        "counts": {name: faults.count(name) for name in names},
+        "healed": found.healed,
+        "counts": _counts(found),
         "findings": [_row(finding) for finding in found.findings],
     }
+
+
+def _counts(found: Report) -> dict[str, int]:
+    from repro.store import integrity
+
+    faults = [finding.fault for finding in found.findings]
+    return {name: faults.count(name) for name in integrity.BITS}
 
 
 def _row(finding: Finding) -> dict[str, Any]:
@@ -107,11 +132,21 @@ def _show(found: Report, options: Options) -> None:
     print(
         f"{render.plural(found.blobs, 'blob')} with {render.size(found.bytes)}, "
         f"{render.plural(found.results, 'result')} and {render.plural(found.others, 'other file')} "
-        f"checked: {render.plural(len(found.findings), 'finding') if found.findings else 'sound'}"
+        f"checked: {_verdict(found)}"
     )
     if found.findings and not options.flag("repair"):
         text = "nothing of it is served; `repro cache verify --repair` takes it out of the way"
         session.narrator(options).terminal.line(text)
+
+
+def _verdict(found: Report) -> str:
+    from repro.cli import render
+
+    if not found.findings:
+        return "sound"
+    kinds = ", ".join(f"{count} {fault}" for fault, count in _counts(found).items() if count)
+    healed = f"; {found.healed} healed" if found.healed else ""
+    return f"{render.plural(len(found.findings), 'finding')}: {kinds}{healed}"
 
 
 # -- prune

@@ -40,8 +40,9 @@ def execute(options: Options) -> int:
             name, project, problems = api.inspect(session.request(options), machine)
         except errors.ProjectInvalid as error:
             name, project, problems = "", None, error.problems
-    levels = ("error", "warning") if options.flag("strict") else ("error",)
-    bad = [p for p in problems if p.level in levels]
+    levels = ("error", "warning", "info")
+    problems = tuple(sorted(problems, key=lambda p: levels.index(p.level)))
+    bad = [p for p in problems if p.level in levels[: 1 + options.flag("strict")]]
     if project is not None and not project.file:
         raise errors.ProjectMissing(
             f"there is no MLproject file in `{options.text('uri') or '.'}`",

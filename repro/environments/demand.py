@@ -81,8 +81,8 @@ class Demand(Value):
         """
         lines = (*self.options, *self.lines, *sources)
         return (
-            session.write_lines("requirements.txt", lines),
-            session.write_lines("constraints.txt", self.constraints),
+            session.write_requirements("requirements.txt", lines),
+            session.write_requirements("constraints.txt", self.constraints),
         )
 
     def package(self, path: str) -> Package:

@@ -52,6 +52,7 @@ class Docker:
 
     `root` is the folder of the project and `entries` gives its files: both are asked for only when
     something is built. `builder` is `buildah`, `docker`, or `auto`: buildah where it is installed.
+    `told` is a login for one registry, used for it instead of docker's own.
     """
 
     kind = "docker"
@@ -64,6 +65,7 @@ class Docker:
         root: str = "",
         entries: Callable[[], Iterable[Entry]] = lambda: (),
         builder: str = "auto",
+        told: logins.Given | None = None,
     ) -> None:
         """Connect to nothing yet."""
         self._home = home
@@ -71,6 +73,7 @@ class Docker:
         self._root = root
         self._entries = entries
         self._builder = builder
+        self._told = told
 
     # -- locking
 
@@ -109,7 +112,7 @@ class Docker:
         reference = self._place(asked)
         progress(f"asking {reference.registry} for `{asked}` on {platform}")
         try:
-            with Registry(reference.registry, self._environ) as registry:
+            with Registry(reference.registry, self._environ, told=self._told) as registry:
                 return resolve(registry, reference, asked, platform).image
         except (Absent, Unreachable) as error:
             local = None if reference.digest else self._local(asked, reference.name, platform)
@@ -247,7 +250,7 @@ class Docker:
             )
         reference = self._place(image.reference)
         progress(f"fetching `{image.reference}` at {image.manifest}")
-        login = logins.of(reference.registry, self._environ)
+        login = logins.of(reference.registry, self._environ, self._told)
         try:
             engine.pull(reference.name, image.manifest, platform, login, progress)
         except daemon.Gone as gone:

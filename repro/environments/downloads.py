@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import time
 from urllib.parse import unquote, urlsplit
 
 from repro import digest
-from repro.environments import urls
+from repro.environments import indexes, urls
 from repro.environments.failures import USERINFO
 from repro.errors import EnvironmentFailed, Unreachable
+from repro.mirrors import Mirrors
 from repro.system import files
 
 TYPE_CHECKING = False
@@ -29,11 +29,6 @@ SHOWN = 300  # characters of what went wrong
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 GONE = (404, 410)
 REFUSED = (401, 403, 407)
-INDEXES = (
-    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"),
-    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"),
-)
-NAMED = re.compile(r"^[\w.-]+=(?=\w+://)")  # of `UV_INDEX`: `name=https://…`
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "PIP_CERT")
 
 
@@ -42,11 +37,12 @@ class Short(Exception):
 
 
 def fetch(artifact: Artifact, url: str, path: str, environ: Mapping[str, str]) -> None:
-    """Write the file at `url`, which `artifact` names, to the new file `path`.
+    """Write the file at `url`, or at its mirror, which `artifact` names, to the new file `path`.
 
     Raises EnvironmentFailed when its bytes are not those that were locked or when it is not there
     any more, Unreachable when it cannot be had now. An attempt that ends early is made again.
     """
+    url = indexes.place(url, Mirrors(environ))
     local = urls.path(url)
     found = _copied(local, path, artifact) if local else _downloaded(url, path, artifact, environ)
     if found != artifact.digest:
@@ -141,14 +137,14 @@ def certificates(environ: Mapping[str, str]) -> str | bool:
 def login(url: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
     """Give the credentials that the caller's settings hold for the host of `url`.
 
-    They stand in the URLs of indexes, or in `~/.netrc`; a lock never has them.
+    They stand in the URLs of mirrors and indexes, or in `~/.netrc`; a lock never has them.
     """
-    host = urlsplit(url).netloc
-    for name in INDEXES:
-        for word in environ.get(name, "").split():
-            parts = urlsplit(NAMED.sub("", word))
-            if "@" in parts.netloc and parts.netloc.rpartition("@")[2] == host:
-                return unquote(parts.username or ""), unquote(parts.password or "")
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    named = " ".join(environ.get(name, "") for name in indexes.VARIABLES)
+    for place in (url, *Mirrors(environ).pairs.values(), *indexes.ADDRESS.findall(named)):
+        parts = urlsplit(place)
+        if "@" in parts.netloc and parts.netloc.rpartition("@")[2] == host:
+            return unquote(parts.username or ""), unquote(parts.password or "")
     import netrc
 
     path = environ.get("NETRC") or os.path.join(environ.get("HOME", ""), ".netrc")

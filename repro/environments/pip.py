@@ -6,7 +6,7 @@ import html
 import json
 import os
 
-from repro.environments import urls
+from repro.environments import indexes, urls
 from repro.environments.demand import normal
 from repro.errors import EnvironmentFailed
 from repro.lock import Artifact
@@ -71,11 +71,13 @@ class Pip:
             *(self._python, "-m", "pip", "install", "--dry-run", "--ignore-installed"),
             *("--report", report, *more),
             *(() if demand.sdists else ("--only-binary=:all:",)),
-            *("-c", session.write_lines("pins.txt", constraints), "-r", requirements),
+            *("-c", session.write_requirements("pins.txt", constraints), "-r", requirements),
+            variables=session.usual_index("pip", demand.options),
         )
         with open(report, encoding="utf-8") as file:
             told = json.load(file)
-        return [_artifact(item, demand, told["environment"]) for item in told["install"]]
+        found = (_artifact(item, demand, told["environment"]) for item in told["install"])
+        return [indexes.original(artifact, session.mirrors) for artifact in found]
 
     def create(self, python: Python, prefix: str, session: Session) -> None:
         """Make an empty virtual environment of `python`."""
@@ -104,16 +106,21 @@ class Pip:
         target = os.path.join(prefix, "bin", "python")
         install = [self._python, "-m", "pip", "--python", target, "install", "--no-deps"]
         install += ["--force-reinstall", "--no-cache-dir"] if fresh else []
+        variables = session.usual_index("pip")  # for what builds need
         if files:
+            placed = [indexes.placed(artifact, root, session.mirrors) for artifact in files]
             pins = [f"{a.name}=={a.version} --hash=sha256:{a.digest}" for a in files]
+            # What is built needs an index for what its build needs; hashes hold either way.
+            builds = any(a.kind == "sdist" for a in files)
             session.run(
-                *(*install, "--require-hashes", "--no-index"),
+                *(*install, "--require-hashes", *(() if builds else ("--no-index",))),
                 # A page of links instead of direct URLs: those would be recorded as the origin.
-                *("--find-links", session.write_lines("links.html", _links(files, root))),
+                *("--find-links", session.write_lines("links.html", _links(placed))),
                 *("-r", session.write_lines("pins.txt", pins)),
+                variables=variables,
             )
         if sources:
-            session.run(*install, *sources)
+            session.run(*install, *sources, variables=variables)
 
     def _prepare(self, base: str, session: Session) -> None:
         folder = os.path.join(session.folder, "pip")
@@ -178,7 +185,7 @@ def _allowed(name: str, sha256: str, demand: Demand) -> str:
     )
 
 
-def _links(files: Iterable[Artifact], root: str) -> Iterable[str]:
+def _links(files: Iterable[Artifact]) -> Iterable[str]:
     for file in files:
-        url = f"{urls.placed(file.url, root)}#sha256={file.digest}"
+        url = f"{file.url}#sha256={file.digest}"
         yield f'<a href="{html.escape(url)}">{html.escape(file.filename)}</a>'

@@ -8,8 +8,9 @@ import shlex
 import subprocess
 import time
 
-from repro.environments import failures
+from repro.environments import failures, indexes
 from repro.errors import EnvironmentFailed
+from repro.mirrors import Mirrors
 from repro.system import files
 
 TYPE_CHECKING = False
@@ -36,12 +37,15 @@ FIXED = {
 }
 
 
+NOTHING: Mapping[str, str] = {}
+
+
 class Session:
     """One piece of work: every tool runs in `folder`, and what it prints goes to the file `log`.
 
     `failure` is the message of the error when a tool fails for a reason of its own. `keep` are
     file descriptors that the tools inherit: a lock then stays held for as long as one of them
-    runs, even when this process is killed.
+    runs, even when this process is killed. `mirrors` are those of the caller.
     """
 
     def __init__(
@@ -57,8 +61,9 @@ class Session:
         self.log = log
         self._failure = failure
         self._keep = keep
+        self.mirrors = Mirrors(environ)
         kept = {n: v for n, v in environ.items() if n not in DROPPED and n[:6] != "PYTHON"}
-        self._environ = kept | FIXED
+        self._environ = kept | FIXED | indexes.variables(environ, self.mirrors)
 
     def write_lines(self, name: str, lines: Iterable[str]) -> str:
         """Put a text file into the folder; give its path."""
@@ -67,8 +72,16 @@ class Session:
             file.writelines(f"{line}\n" for line in lines)
         return path
 
-    def run(self, *argv: str) -> str:
-        """Run a tool to its end; give what it wrote to standard output.
+    def write_requirements(self, name: str, lines: Iterable[str]) -> str:
+        """Put a file of requirements into the folder, with mirrors; give its path."""
+        return self.write_lines(name, (indexes.option(line, self.mirrors) for line in lines))
+
+    def usual_index(self, tool: str, options: Iterable[str] = ()) -> dict[str, str]:
+        """Give the variable that leads a tool to the mirror of the usual index, if it has one."""
+        return indexes.default(tool, options, self._environ, self.mirrors)
+
+    def run(self, *argv: str, variables: Mapping[str, str] = NOTHING) -> str:
+        """Run a tool to its end, with more `variables`; give what it wrote to standard output.
 
         Raises EnvironmentFailed when it fails, or Unreachable or NoSpace where that was why.
         """
@@ -76,7 +89,7 @@ class Session:
             log.write(f"$ {shlex.join(argv)}\n".encode("utf-8", "surrogateescape"))
             log.flush()
             start = log.tell()
-            ended = self._started(argv, log)
+            ended = self._started(argv, variables, log)
             log.write(ended.stdout)
             if ended.returncode == 0:
                 return ended.stdout.decode("utf-8", "replace")
@@ -86,14 +99,16 @@ class Session:
             text += f"\nerror: `{argv[0]}` was ended by signal {-ended.returncode}"
         raise failures.explain(text, self._failure, self.log)
 
-    def _started(self, argv: Sequence[str], log: IO[bytes]) -> subprocess.CompletedProcess[bytes]:
+    def _started(
+        self, argv: Sequence[str], variables: Mapping[str, str], log: IO[bytes]
+    ) -> subprocess.CompletedProcess[bytes]:
         try:
             return subprocess.run(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=self._environ,
+                env={**self._environ, **variables},
                 cwd=self.folder,
                 pass_fds=self._keep,
                 check=False,

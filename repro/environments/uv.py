@@ -8,7 +8,7 @@ import shutil
 import tomllib
 
 from repro import platforms
-from repro.environments import urls
+from repro.environments import indexes, urls
 from repro.environments.choice import Choice
 from repro.environments.demand import normal, parted
 from repro.lock import EnvironmentLock
@@ -89,9 +89,9 @@ class Uv:
         choice = Choice(demand, python.identity, keep)
         told = self._compiled(demand, python, session, arguments, keep.values())
         found = [choice.artifact(package) for package in told]
-        if demand.exact:
-            return found
-        return self._annotated(found, self._command(demand, python, arguments), session)
+        if not demand.exact:
+            found = self._annotated(found, demand, python, session, arguments)
+        return [indexes.original(artifact, session.mirrors) for artifact in found]
 
     def exported(self, folder: str, python: Python, session: Session) -> str:
         """Give what the `uv.lock` in `folder` says, as the text of a requirements file."""
@@ -128,11 +128,13 @@ class Uv:
             *("--python", python, "--no-deps", "--link-mode=copy"),
             *(("--reinstall", "--no-cache") if fresh else ()),
         )
+        variables = session.usual_index("uv")  # for what builds need
         if others:
-            lock = session.write_lines("pylock.environment.toml", (_pylock(others, root),))
-            session.run(*install, "-r", lock)
+            text = _pylock(others, root, session)
+            lock = session.write_lines("pylock.environment.toml", (text,))
+            session.run(*install, "-r", lock, variables=variables)
         if folders:  # named as arguments: only then does uv not take an older build of a folder
-            session.run(*install, *folders)
+            session.run(*install, *folders, variables=variables)
         session.run(python, "-I", "-c", COMPILE)
 
     def _sources(self, demand: Demand, python: Python, session: Session) -> dict[str, str]:
@@ -153,7 +155,7 @@ class Uv:
 
         uv would otherwise take what it knows of a folder until its `pyproject.toml` is touched.
         """
-        asked = session.write_lines("source.txt", (*demand.options, line))
+        asked = session.write_requirements("source.txt", (*demand.options, line))
         told = self._compiled(demand, python, session, ("--no-deps", "--refresh", asked))
         return str(told[0]["name"]) if told else ""  # a marker may exclude it
 
@@ -178,23 +180,33 @@ class Uv:
     ) -> list[dict[str, Any]]:
         """Give the packages of the lock that uv writes; it prefers what its file says before."""
         known = [a for a in keep if a.kind != "directory"]
-        file = session.write_lines("pylock.resolved.toml", (_pylock(known, demand.root),))
-        command = self._command(demand, python, arguments)
-        session.run(*command, "--format=pylock.toml", "--no-annotate", "--output-file", file)
+        text = _pylock(known, demand.root, session)
+        file = session.write_lines("pylock.resolved.toml", (text,))
+        session.run(
+            *self._command(demand, python, arguments),
+            *("--format=pylock.toml", "--no-annotate", "--output-file", file),
+            variables=session.usual_index("uv", demand.options),
+        )
         with open(file, "rb") as written:
             packages = tomllib.load(written).get("packages", ())
         return [_absolute(package, session.folder) for package in packages]
 
-    @staticmethod
     def _annotated(
-        found: list[Artifact], command: Iterable[str], session: Session
+        self,
+        found: list[Artifact],
+        demand: Demand,
+        python: Python,
+        session: Session,
+        arguments: Sequence[str],
     ) -> list[Artifact]:
         """Add who needs what, which extras, and where it was found: uv tells it in comments."""
         pins = [f"{a.name}=={a.version}" for a in found if a.kind in ("wheel", "sdist")]
         file = session.write_lines("resolved.txt", pins)
         session.run(
-            *(*command, "--format=requirements.txt", "--no-strip-extras"),
+            *self._command(demand, python, arguments),
+            *("--format=requirements.txt", "--no-strip-extras"),
             *("--annotation-style=line", "--emit-index-annotation", "--output-file", file),
+            variables=session.usual_index("uv", demand.options),
         )
         with open(file, encoding="utf-8") as written:
             graph = Graph(written.read())
@@ -239,10 +251,7 @@ def _absolute(package: dict[str, Any], folder: str) -> dict[str, Any]:
     return package
 
 
-def _pylock(artifacts: Iterable[Artifact], root: str) -> str:
+def _pylock(artifacts: Iterable[Artifact], root: str, session: Session) -> str:
     """Write a lock for uv itself, in which every path is absolute."""
-    placed = tuple(
-        replace(a, depends=(), url=a.url if a.kind == "vcs" else urls.placed(a.url, root))
-        for a in artifacts
-    )
+    placed = tuple(replace(indexes.placed(a, root, session.mirrors), depends=()) for a in artifacts)
     return pylock.encode((EnvironmentLock(kind="python", artifacts=placed),), {}).decode()

@@ -16,6 +16,7 @@ from repro.errors import SourceUnusable
 from repro.lockfiles import names
 from repro.manifest import Entry
 from repro.source import Source
+from repro.store.placement import is_half
 from repro.system import files
 
 TYPE_CHECKING = False
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     Loader = Callable[["Folder"], tuple[Project, tuple[str, ...]]]
 
-FORMAT = 4
+FORMAT = 5
 NEVER = (".git", "__pycache__")
 OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """A file that became a pipe meanwhile must not keep us waiting for a writer."""
@@ -310,7 +311,7 @@ def _below(root: str, path: str) -> Iterator[str]:
     for base, folders, found in os.walk(place):
         folders[:] = sorted(name for name in folders if name not in NEVER)
         links = [name for name in folders if os.path.islink(os.path.join(base, name))]
-        for name in sorted([*found, *links]):
+        for name in sorted(name for name in (*found, *links) if not is_half(name)):
             yield os.path.relpath(os.path.join(base, name), root)
 
 

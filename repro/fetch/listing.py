@@ -12,6 +12,7 @@ import subprocess
 from repro.errors import SourceUnusable
 from repro.fetch.folder import NEVER
 from repro.location import without_credentials
+from repro.store.placement import is_half
 from repro.value import Value
 
 TYPE_CHECKING = False
@@ -140,8 +141,9 @@ class _Repository:
         return [f.removeprefix("file:") for f in dict.fromkeys(fields) if f.startswith("file:")]
 
     def holds(self, path: str) -> bool:
-        """Say whether a path is not ignored; tracked files never are."""
-        return path not in self.ignored or path in self.tracked
+        """Say whether a path is neither ignored nor half-written by us; tracked files never are."""
+        is_apart = path in self.ignored or is_half(os.path.basename(path))
+        return not is_apart or path in self.tracked
 
     def is_ignored(self) -> bool:
         """Say whether the repository around the folder ignores it as a whole."""
@@ -250,7 +252,7 @@ def _above(folder: str, top: str) -> Iterator[str]:
 
 
 def _is_never(path: str) -> bool:
-    return any(part in NEVER for part in path.split("/"))
+    return is_half(os.path.basename(path)) or any(part in NEVER for part in path.split("/"))
 
 
 def places(folder: str, *names: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""Who we are to a registry, as `docker login` left it. Never shown, never in a lock."""
+"""Who we are to a registry: as a caller says, or as `docker login` left it.
+
+It is never shown, and never in a lock or record.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import shutil
 import subprocess
 from urllib.parse import urlsplit
 
+from repro.errors import UsageError
 from repro.lockfiles.references import HUB
 from repro.system import files
 from repro.value import Value
@@ -19,8 +23,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 HUB_KEY = "https://index.docker.io/v1/"
+HUB_KEYS = (HUB_KEY, HUB, f"index.{HUB}")
 HELPER_SECONDS = 30
 TOKEN_NAME = "<token>"  # noqa: S105  (the name that stands for a token, no token)
+
+GIVEN = ("username", "password", "registry", "email")
+"""The parts of a login that a caller gives; the first two are needed."""
 
 
 class Login(Value):
@@ -46,14 +54,44 @@ class Login(Value):
         return {"username": self.name, "password": self.password}
 
 
-def of(registry: str, environ: Mapping[str, str]) -> Login | None:
-    """Give what docker's configuration has for a registry, asking its helper if it names one.
+class Given(Value):
+    """A login that a caller gives for one `registry`; `repr` shows nothing of it."""
 
-    A configuration that cannot be read, or a helper that fails, is as good as none: the registry
-    will say what it wants.
+    registry: str
+    login: Login
+
+
+def given(auth: Mapping[str, Any] | None) -> Given | None:
+    """Read what MLflow calls `docker_auth`: `username`, `password` and `registry`.
+
+    Without a `registry` it is for Docker Hub, and `email` means nothing to any registry. Gives
+    None for nothing. Raises UsageError, without a value in it, for what is no login.
     """
+    if not auth:
+        return None
+    unknown = sorted(str(name) for name in auth if name not in GIVEN)
+    if unknown:
+        hint = f"known: {', '.join(GIVEN)}"
+        raise UsageError(f"`docker_auth` has no `{unknown[0]}`", hints=[hint])
+    missing = [name for name in GIVEN[:2] if not auth.get(name)]
+    if missing:
+        raise UsageError(f"`docker_auth` needs `{missing[0]}`")
+    registry = str(auth.get("registry") or HUB)
+    host = HUB if registry in HUB_KEYS else _host(registry)
+    login = Login(name=str(auth["username"]), password=str(auth["password"]))
+    return Given(registry=HUB if host in HUB_KEYS else host, login=login)
+
+
+def of(registry: str, environ: Mapping[str, str], told: Given | None = None) -> Login | None:
+    """Give the login for a registry: what the caller has told, if that is for it, or docker's.
+
+    Docker's is in its configuration, or known to a helper that this names. A configuration that
+    cannot be read, or a helper that fails, is as good as none: the registry will say what it wants.
+    """
+    if told is not None and told.registry == registry:
+        return told.login
     config = _config(environ)
-    keys = [HUB_KEY, HUB, f"index.{HUB}"] if registry == HUB else [registry]
+    keys = HUB_KEYS if registry == HUB else (registry,)
     helpers = config.get("credHelpers")
     helper = helpers.get(registry) if isinstance(helpers, dict) else None
     helper = helper or config.get("credsStore")

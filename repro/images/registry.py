@@ -62,13 +62,18 @@ class Registry:
     """One registry; `host` is as in the name of an image. Close it."""
 
     def __init__(
-        self, host: str, environ: Mapping[str, str], timeout: tuple[float, float] = TIMEOUT
+        self,
+        host: str,
+        environ: Mapping[str, str],
+        timeout: tuple[float, float] = TIMEOUT,
+        told: logins.Given | None = None,
     ) -> None:
-        """Connect to nothing yet; `environ` says where credentials are.
+        """Connect to nothing yet; `environ` says where credentials are that were not `told`.
 
         `timeout` are the seconds for connecting, and between two pieces of an answer.
         """
         self.host = host
+        self._told = told
         self._timeout = timeout
         self._environ = environ
         self._address = HUB_HOST if host == HUB else host
@@ -265,7 +270,7 @@ class Registry:
     def _proof(self, challenge: str, scope: str) -> str:
         """Give the header that a challenge asks for, empty for none."""
         kind, _, rest = challenge.partition(" ")
-        login = logins.of(self.host, self._environ)
+        login = logins.of(self.host, self._environ, self._told)
         if kind.lower() == "basic":
             return login.basic if login and login.name else ""
         if kind.lower() != "bearer":

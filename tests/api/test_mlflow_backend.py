@@ -303,7 +303,7 @@ def test_a_failure_is_mlflows_exception_and_in_its_run(told):
         ("sandbox", "sandbox: "),
         ("absent", "no entry point `absent`"),
         ("parameter", "mark"),
-        ("image", "build_image"),
+        ("image", "no `docker_env`"),
     ],
 )
 def test_what_cannot_run_leaves_no_run(told, case, words):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -13,8 +15,9 @@ import time
 import jsonschema
 import pytest
 
-from repro import schemas
+from repro import envvars, schemas
 from repro.cli import COMMANDS
+from repro.environments import downloads, indexes
 
 MLPROJECT = """\
 name: demo
@@ -178,6 +181,20 @@ def test_validate(project, repro):
     assert repro("validate", empty).code == 2
 
 
+def test_validate_reads_the_environment_files_too(project, repro):
+    text = "conda_env: c.yaml\nrocket: 1\nentry_points: {main: {command: x}}\n"
+    folder = project({"MLproject": text, "c.yaml": "channels: x\ndependencies: [numpy >=]\n"})
+    answer = repro("validate", folder)
+    assert answer.code == 4
+    assert "--> c.yaml:1:11" in answer.out
+    assert "--> c.yaml:2:16" in answer.out
+    assert answer.out.endswith("1 entry point, 2 errors, 1 warning\n")
+    told = document(repro("validate", folder, "--json"), "validate")
+    assert not told["valid"]
+    assert [p["where"]["file"] for p in told["problems"]] == ["c.yaml", "c.yaml", "MLproject"]
+    assert [p["level"] for p in told["problems"]] == ["error", "error", "warning"]
+
+
 def test_cache_prune_keeps_the_history(demo, repro):
     run_id = repro("run", demo, *LOCAL).out.strip()
     assert "1 result" in repro("cache", "prune", "--older-than", "0", "--dry-run").out
@@ -228,7 +245,87 @@ def test_wrong_use_is_explained(demo, repro, words, text):
 
 def test_help_topics(repro):
     assert "70" in repro("help", "exit-codes").out
-    assert "REPRO_HOME" in repro("help", "environment").out
+    told = repro("help", "environment").out
+    for group in envvars.GROUPS.values():
+        assert [name for name in group if f"\n  {name} " not in f"\n{told}"] == []
+
+
+def constants(tree):
+    """The texts that a module has names for."""
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            target = node.targets[0]
+            pair = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+            names = target.elts if pair else [target]
+            values = node.value.elts if pair else [node.value]
+            for name, value in zip(names, values, strict=True):
+                if isinstance(name, ast.Name) and isinstance(value, ast.Constant):
+                    found[name.id] = value.value
+    return found
+
+
+def looked_up(tree):
+    """The names that a module looks up in an environment by `get` or in brackets."""
+    known = constants(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "get" and node.args:
+            place, key = node.func.value, node.args[0]
+        elif isinstance(node, ast.Subscript):
+            place, key = node.value, node.slice
+        else:
+            continue
+        if ast.unparse(place).endswith("environ"):
+            name = known.get(getattr(key, "id", ""), getattr(key, "value", None))
+            if isinstance(name, str):
+                yield name
+
+
+def test_the_variables_that_are_read_are_those_that_are_told():
+    told = {name for group in envvars.GROUPS.values() for name in group}
+    folder = pathlib.Path(envvars.__file__).parent
+    files = [p for p in folder.rglob("*.py") if p.name != "envvars.py"]
+    texts = [p.read_text() for p in files if "testing" not in p.parts]
+    found = {name for text in texts for name in looked_up(ast.parse(text))} - {"HOME", "PATH"}
+    assert {"REPRO_HOME", "REPRO_MIRRORS", "MLFLOW_TRACKING_USERNAME"} <= found
+    assert found - told == set()
+    own = {n for text in texts for n in re.findall(r"\bREPRO_[A-Z_]+[A-Z]\b(?!_)", text)}
+    assert {n for n in own if n not in told and not n.startswith("REPRO_SECRET")} == set()
+    assert {n for n in told if n.startswith("REPRO_")} <= own
+    assert told >= {*indexes.VARIABLES, *downloads.CERTIFICATES}
+    assert set(envvars.SECRETS) <= told
+
+
+def test_config_tells_every_variable_and_no_secret(repro):
+    given = {
+        "REPRO_TOOL": "pip",
+        "REPRO_MIRRORS": "https://a.org/=https://me:hidden1@b.org/c,https://d.org=https://e.org",
+        "REPRO_CONDA_CHANNELS": "https://c.org/t/hidden2/main",
+        "REPRO_REMOTE": "https://cache.org/x?sig=hidden3",
+        "UV_INDEX": "own=https://hidden4@u.org/simple",
+        "REPRO_PYTHON_3_9": "/opt/python3.9",
+        **{name: f"hidden-{name}" for name in envvars.SECRETS},
+    }
+    told = document(repro("config", "--json", env=given), "config")["settings"]
+    by_name = {one["name"]: one for one in told}
+    assert by_name.keys() == {n for g in envvars.GROUPS.values() for n in g} | {"REPRO_PYTHON_3_9"}
+    assert "hidden" not in str(told)
+    assert {
+        n for n, one in by_name.items() if n in given and one["source"] != "environment"
+    } == set()
+    mirrors = "https://a.org/=https://****@b.org/c,https://d.org=https://e.org"
+    assert by_name["REPRO_MIRRORS"]["value"] == mirrors
+    assert by_name["REPRO_TOOL"] == {
+        "group": "environments",
+        "name": "REPRO_TOOL",
+        "value": "pip",
+        "source": "environment",
+    }
+    assert by_name["REPRO_UV"]["source"] == "default"
+    lines = repro("config", env=given).out.splitlines()
+    assert lines[0].split("\t") == ["GROUP", "VARIABLE", "VALUE", "SOURCE"]
+    assert len(lines) == 1 + len(told)
+    assert "hidden" not in str(lines)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -376,6 +376,7 @@ entry_points:
     retries: 2
     resources: {cpus: 2, memory: 4GiB, gpus: 1}
     compare: {m.json: {rtol: 1.0e-6}, "*.log": ignore}
+    backend: my-slurm2
 """
     assert not problems(text)
     assert not problems(text, "warning")
@@ -387,6 +388,47 @@ entry_points:
     assert [m.version for m in one.mounts] == ["", "2"]
     assert (one.network, one.cache, one.shell) == (False, False, "strict")
     assert one.parameters[0].maximum == "2"
+    assert one.backend == "my-slurm2"
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("python_env: own.yaml", PythonEnvironment(python="3.9", source="own.yaml")),
+        ("conda_env: own.yaml", CondaEnvironment(file="own.yaml", text="python: '3.9'")),
+        ("docker_env: {image: own}", DockerEnvironment(image="own")),
+        ("renv_env: own", OtherEnvironment(key="renv_env", value="own")),
+        (
+            "uv_env: own",
+            PythonEnvironment(requirements=("a",), uv_project="own", source="own/pyproject.toml"),
+        ),
+    ],
+)
+def test_an_entry_point_may_have_an_environment_of_its_own(line, found):
+    text = f"python_env: all.yaml\n{MINIMAL}    {line}\n"
+    files = {
+        "all__yaml": "python: '3.11'",
+        "own__yaml": "python: '3.9'",
+        "own/pyproject__toml": "[project]\nname = 'own'\ndependencies = ['a']\n",
+    }
+    decoded = decode(text, **files)
+    assert decoded.problems == ()
+    assert decoded.project.entry_point("main").environment == found
+    assert decoded.project.environment.python == "3.11"
+
+
+def test_an_own_uv_project_that_is_not_there_is_named_with_its_place():
+    problem = only(MINIMAL + "    uv_env: gone\n")
+    assert "no file `gone/pyproject.toml`" in problem.message
+    assert (problem.where.line, problem.where.text) == (4, "    uv_env: gone")
+
+
+def test_where_a_step_is_to_run_is_not_in_its_key(project, run):
+    text = "entry_points:\n  main:\n    inputs: [in]\n    command: cat in\n"
+    folder = project(MLproject=text, **{"in": "x"})
+    assert not run(folder).cached
+    (folder / "MLproject").write_text(text + "    backend: local\n")
+    assert run(folder).cached
 
 
 @pytest.mark.parametrize(
@@ -407,6 +449,11 @@ entry_points:
         "parameters: [a]",
         "parameters: {a: null}",
         "parameters: {a: 5}",
+        "uv_env: [.]",
+        "backend: Slurm",
+        "backend: -x",
+        "backend: 5",
+        "backend:",
     ],
 )
 def test_an_extension_of_the_wrong_kind_is_named_with_its_place(line):

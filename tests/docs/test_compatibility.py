@@ -43,11 +43,10 @@ def test_a_conda_file_gives_its_python_part_when_asked(project, run):
     assert (done.get_status(), done.record.environment_kind) == ("FINISHED", "python")
 
 
-@pytest.mark.parametrize("option", ["--build-image", "--run-id"])
-def test_options_that_are_not_there(project, repro, option):
-    answer = repro("run", project(MLproject=STEP), option, "x")
+def test_options_that_are_not_there(project, repro):
+    answer = repro("run", project(MLproject=STEP), "--run-id", "x")
     assert answer.code == 2
-    assert f"`{option}` means nothing here" in answer.err
+    assert "`--run-id` means nothing here" in answer.err
 
 
 def test_folders_that_mlflow_is_told_to_use_stay_empty(project, repro, tmp_path):

@@ -13,7 +13,17 @@ import sys
 import pytest
 from conftest import REPOSITORY, interpreter_variables
 
-from repro import condafile, decode, envvars, errors, mlproject, requirements, schemas, shelllint
+from repro import (
+    condafile,
+    decode,
+    environmentfiles,
+    envvars,
+    errors,
+    mlproject,
+    requirements,
+    schemas,
+    shelllint,
+)
 from repro.cli import COMMANDS, parser
 from repro.cli.options import COMMON
 from repro.errors import ProjectInvalid, ReproError
@@ -254,7 +264,7 @@ def test_every_error_is_in_the_reference_with_its_exit_status():
 def problem_codes():
     """The codes of problems, as they stand in the modules that find them."""
     found = {condafile.CODE}
-    for module in (decode, mlproject, requirements):
+    for module in (decode, environmentfiles, mlproject, requirements):
         for node in ast.walk(ast.parse(read(pathlib.Path(module.__file__)))):
             if isinstance(node, ast.Call):
                 named = [k.value for k in node.keywords if k.arg == "code"]
@@ -293,9 +303,9 @@ def test_an_example_of_a_problem_shows_it(code):
     for body in plain:
         try:
             found = mlproject.decode("MLproject", reader({**files, "MLproject": body}), SCHEMA)
-            problems = found.problems
-            if code == condafile.CODE:  # told when the environment is needed
-                condafile.check(found.project.environment)
+            files["MLproject"] = body
+            more = environmentfiles.problems(found.project, reader(files), files)
+            problems = (*found.problems, *more)
         except ProjectInvalid as error:
             problems = error.problems
         mine = [p for p in problems if p.code == code]

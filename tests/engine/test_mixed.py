@@ -89,7 +89,9 @@ def test_a_conda_environment_runs_in_a_container_and_is_a_hit_here(
 
 
 def test_a_python_environment_runs_in_a_container_with_options_of_docker(contained, run, project):
-    text = f"python_env: env.yml\nentry_points: {{main: {{inputs: [], outputs: [out.txt], {CODE}}}}}\n"
+    text = (
+        f"python_env: env.yml\nentry_points: {{main: {{inputs: [], outputs: [out.txt], {CODE}}}}}\n"
+    )
     folder = project({"MLproject": text, "env.yml": "dependencies: []\n"})
     found = run(folder, backend="docker", env_manager="", container={"memory": "512m"})
     assert found.wait()
@@ -100,3 +102,17 @@ def test_the_callers_own_environment_is_not_taken_into_a_container(hub, run, pro
     folder = project(MLproject="entry_points: {main: {command: 'true'}}\n")
     with pytest.raises(Unsupported, match="own environment cannot be taken into a container"):
         run(folder, backend="docker")
+
+
+def test_a_project_is_put_into_its_image(hub, run, project):
+    text = (
+        "name: Put It In\ndocker_env: {image: 'debian:12-slim'}\n"
+        "entry_points: {main: {inputs: [in.txt], outputs: [out.txt], command: "
+        "'ls /mlflow/projects/code; cat /mlflow/projects/code/in.txt > out.txt'}}\n"
+    )
+    folder = project({"MLproject": text, "in.txt": "words", "other.txt": "no input"})
+    first = run(folder, env_manager="", build_image=True)
+    assert first.wait()
+    assert run.printed == "in.txt\n"
+    assert (folder / "out.txt").read_text() == "words"
+    assert run(folder, env_manager="").cached  # the files are in the key either way

@@ -10,6 +10,8 @@ import subprocess
 
 import pytest
 
+from repro.source import Selection
+
 FILES = {
     "MLproject": "entry_points: {main: {command: cat data.txt}}\n",
     "data.txt": "one\n",
@@ -47,6 +49,38 @@ def test_ignored_files_are_left_out_and_tracked_ones_never_are(work, look):
 def test_untracked_files_that_are_not_ignored_belong_to_the_tree(work, look):
     (work / "sub" / "new.txt").write_text("x")
     assert paths(look(work)) == sorted([*TRACKED, "sub/new.txt"])
+    assert look(work).source.dirty
+
+
+HALF = ".0123456789ab~repro"
+"""What a process that was killed while it wrote an output leaves."""
+
+
+def test_outputs_that_were_never_whole_are_no_part_of_a_project(work, look, project):
+    for place in (work / HALF, work / "sub" / HALF):
+        place.write_text("ha")
+    assert paths(look(work)) == TRACKED
+    assert not look(work).source.dirty
+    plain = project({"MLproject": FILES["MLproject"], HALF: "ha", "sub/a": "1"}, name="plain")
+    assert paths(look(plain)) == ["MLproject", "sub/a"]
+    chosen = Selection(inputs=("sub",))
+    (plain / "sub" / HALF).write_text("ha")
+    assert [entry.path for entry in look(plain).selected(chosen, "main")] == ["sub/a"]
+
+
+@pytest.mark.parametrize(
+    "name", [".0123456789AB~repro", ".0123456789a~repro", "0123456789abc~repro"]
+)
+def test_names_that_only_resemble_them_are_files(work, look, name):
+    (work / name).write_text("mine")
+    assert name in paths(look(work))
+    assert look(work).source.dirty
+
+
+def test_a_tracked_one_is_a_file_all_the_same(work, look, git):
+    (work / HALF).write_text("mine")
+    git(work, "add", HALF)
+    assert HALF in paths(look(work))
     assert look(work).source.dirty
 
 

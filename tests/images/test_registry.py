@@ -7,7 +7,7 @@ import json
 import pytest
 from support.fake_registry import LAYER, config, manifest, pin
 
-from repro.errors import EnvironmentFailed, Unreachable
+from repro.errors import EnvironmentFailed, Unreachable, UsageError
 from repro.images import logins
 from repro.images.manifests import INDEXES, LARGEST, Descriptor
 from repro.images.registry import Absent, Registry, is_loopback
@@ -290,6 +290,58 @@ def test_what_stands_in_netrc_is_not_sent(fake, tmp_path, reference, monkeypatch
 
 def test_a_login_shows_nothing():
     assert repr(logins.Login(name="me", password="geheim")) == "Login(…)"
+    told = logins.given({"username": "me", "password": "geheim", "registry": "r.io"})
+    assert repr(told) == "Given(registry='r.io', login=Login(…))"
+
+
+def test_a_login_that_is_told_goes_before_docker_s_and_to_its_registry_alone(
+    fake, reference, tmp_path
+):
+    login(tmp_path, fake.host, password="another")
+    told = logins.given({"username": "me", "password": "told", "registry": fake.host})
+    guarded(fake, 'Basic realm="x"', told.login.basic)
+    environ = {"HOME": str(tmp_path), "PATH": ""}
+    with Registry(fake.host, environ, told=told) as registry:
+        assert found(registry, reference).id == pin(config())
+    with Registry(fake.host, environ) as registry, pytest.raises(Absent):
+        found(registry, reference)
+    assert logins.of("other.io", environ, told) is None
+
+
+@pytest.mark.parametrize(
+    ("registry", "host"),
+    [
+        ({}, "docker.io"),
+        ({"registry": None}, "docker.io"),
+        ({"registry": "https://index.docker.io/v1/"}, "docker.io"),
+        ({"registry": "index.docker.io"}, "docker.io"),
+        ({"registry": "https://r.io:5000/v2/"}, "r.io:5000"),
+        ({"registry": "r.io", "email": "me@r.io"}, "r.io"),
+    ],
+)
+def test_which_registry_a_told_login_is_for(registry, host):
+    told = logins.given({"username": "me", "password": "geheim", **registry})
+    assert told == logins.Given(registry=host, login=logins.Login(name="me", password="geheim"))
+    assert logins.of(host, {"HOME": "/nothing"}, told) == told.login
+
+
+def test_nothing_is_no_login():
+    assert logins.given(None) is None
+    assert logins.given({}) is None
+
+
+@pytest.mark.parametrize(
+    ("auth", "text"),
+    [
+        ({"username": "me"}, "needs `password`"),
+        ({"password": "geheim", "registry": "r.io"}, "needs `username`"),
+        ({"username": "me", "password": "geheim", "pasword": "geheim"}, "has no `pasword`"),
+    ],
+)
+def test_a_told_login_that_makes_no_sense_is_an_error(auth, text):
+    with pytest.raises(UsageError, match=text) as failed:
+        logins.given(auth)
+    assert "geheim" not in f"{failed.value} {failed.value.hints}"
 
 
 def test_a_helper_is_asked_for_the_login(tmp_path):
