@@ -74,7 +74,7 @@ def foresee_all(
                 state="depends",
                 step=node.id,
                 needs=node.needs,
-                summary=f"after `{waiting[0]}`, unless that makes what it made before",
+                summary=f"if `{waiting[0]}` makes something else than before",
             )
             continue
         asked = replace(request, use_results=False) if node.id in forced else request

@@ -18,6 +18,7 @@ from support import cache_servers
 from repro.backends.agent import carrier, depot, frames, trees
 from repro.backends.agent.carriage import Failed, Folder
 from repro.backends.agent.depot import Depot
+from repro.backends.agent.parts import Parts
 from repro.backends.agent.web import Http
 from repro.errors import UsageError
 from repro.ports import Job
@@ -33,15 +34,31 @@ def server(tmp_path_factory):
         yield server
 
 
-@pytest.fixture(params=["folder", "http"])
+@pytest.fixture(params=["folder", "http", "parts"])
 def sent(request, tmp_path):
-    """What sends a job by either way: gives where it is, and a carriage to follow it by."""
+    """What sends a job by each way: gives where it is, and a carriage to follow it by."""
+    if request.param == "parts":
+        carriage = {name: str(tmp_path / name) for name in ("path", "blobs")}
+        for path in carriage.values():
+            os.mkdir(path)
+        return Sent(tmp_path, Stock(tmp_path / "blobs").put, {"kind": "parts", **carriage})
     if request.param == "folder":
         parcel = Depot(tmp_path / "shared").parcel("run")
         return Sent(tmp_path, parcel.put, {"kind": "folder", "path": parcel.path})
     url = request.getfixturevalue("server").url
     carriage = {"kind": "http", "url": url, "token": os.urandom(8).hex(), "headers": {}}
     return Sent(tmp_path, Http(url, "", {}).put, carriage)
+
+
+class Stock:
+    """Blobs that are for all jobs, in a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def put(self, digest, source):
+        if not (self.folder / digest).exists():
+            (self.folder / digest).write_bytes(pathlib.Path(source).read_bytes())
 
 
 class Sent:
@@ -224,6 +241,17 @@ def test_what_is_left_behind_ends_with_the_command(sent):
     assert "sleep 601" not in listed.stdout.splitlines()
 
 
+def test_a_folder_without_signals_has_a_file_that_asks_to_end(tmp_path):
+    parts = {"kind": "parts", "path": str(tmp_path / "job"), "blobs": str(tmp_path / "job/blobs")}
+    os.mkdir(parts["path"])
+    sent = Sent(tmp_path, Parts(parts["path"], "").put, parts)
+    process = sent.start("sh", "-c", LIVES, grace_ms=30_000)
+    sent.hear(lambda: b"ready" in sent.output.out)
+    (tmp_path / "job" / "stop").touch()
+    end = sent.finish(process)
+    assert (end["code"], end["cause"], sent.output.out) == (143, "cancel", b"ready\nbye\n")
+
+
 def test_a_program_that_is_killed_has_told_what_came_and_no_end(sent):
     process = sent.start("sh", "-c", LIVES)
     sent.hear(lambda: b"ready" in sent.output.out)
@@ -340,6 +368,7 @@ def test_credentials_do_not_follow_a_redirect(tmp_path):
 GET = """
 import sys
 from repro.backends.agent.carriage import Failed
+from repro.backends.agent.parts import Parts
 from repro.backends.agent.web import Http
 try:
     Http(sys.argv[1], "t", {"Authorization": "secret"}).get("0" * 64, "/dev/null")
@@ -422,6 +451,26 @@ def test_an_append_that_failed_half_way_is_overwritten(tmp_path):
         file.write(frames.frame(1, frames.OUT, b"other")[:20])
     folder.append(0, frames.frame(1, frames.OUT, b"two"))
     assert [d for _, d in frames.frames(folder.read(0, 0), 0)[0]] == [b"one", b"two"]
+
+
+def test_parts_are_written_once_and_read_when_they_are_whole(tmp_path):
+    parts = Parts(str(tmp_path), "")
+    assert (parts.claim(), Parts(str(tmp_path), "").claim()) == (0, 1)
+    pieces = [bytes([n]) * 65_536 for n in range(40)]
+    for piece in pieces:
+        parts.append(0, piece)
+    parts.flush()
+    found, position = [], 0
+    while data := parts.read(0, position):
+        found.append(data)
+        position = parts.after(position, len(data))
+    assert b"".join(found) == b"".join(pieces)
+    assert len(found) > 1
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) < 1_000_000
+    whole = (tmp_path / "0.1.part").read_bytes()
+    for cut in (0, 10, 64, 65, len(whole) - 1):
+        (tmp_path / "0.1.part").write_bytes(whole[:cut])
+        assert parts.read(0, 1) == b""
 
 
 # --- what comes back is judged -------------------------------------------------------------

@@ -341,5 +341,5 @@ def test_the_plan_says_what_is_reused_what_runs_and_what_depends_on_that(pipelin
     found = foreseen(folder, machine)
     assert [one.state for one in found.values()] == ["hit", "hit", "run", "depends"]
     assert "command" in found["count"].summary
-    assert "after `count`" in found["main"].summary
+    assert "if `count` makes" in found["main"].summary
     assert found["main"].needs == ("clean", "count")

@@ -27,6 +27,7 @@ from contextlib import suppress
 from repro.backends.agent.carriage import Failed, connect, patiently, words
 from repro.backends.agent.command import TERMINATED, Bell, Command, Pump, Record, usage
 from repro.backends.agent.frames import END
+from repro.backends.agent.setup import Interrupted, made
 from repro.backends.agent.trees import digest_of, lay, packed, scan, state, unpacked
 
 TYPE_CHECKING = False
@@ -40,6 +41,7 @@ VERSION = 1
 SHORT = 0.2  # the grace, in seconds, of what the command left behind
 SPARED = 1 << 24  # bytes that are brought back of a command that failed
 TICK = 0.02  # seconds within which a file may change without another time stamp
+ENGINE = (b"HOME", b"HOSTNAME")  # variables that are set for every container
 NOT_EXECUTABLE, NOT_FOUND, UNTOLD = 126, 127, 75
 
 
@@ -61,7 +63,7 @@ class Agent:
     def run(self) -> int:
         """Do it all; give the exit code. The end is told last, after all that it names."""
         over = threading.Event()
-        beating = (over, float(self.spec["beat_s"]))
+        beating = (over, self.bell, float(self.spec["beat_s"]), float(self.spec["flush_s"]))
         heart = threading.Thread(target=self.record.beat, args=beating, daemon=True)
         heart.start()
         try:
@@ -97,7 +99,8 @@ class Agent:
             os.mkdir(self.base)
             self._begin()
             self._check_ports()
-            self._command()
+            programs = self._environment(scratch)
+            self._command(programs)
             self.facts["tree"] = self._publish()
         finally:
             _remove(self.room)
@@ -127,13 +130,33 @@ class Agent:
                 self.record.say(self.spec["deaf"])
                 return
 
-    def _command(self) -> None:
+    def _environment(self, scratch: str) -> str:
+        """Make the environment where there is one to make; give the folder of its programs."""
+        asked = self.spec["environment"]
+        if not asked:
+            return ""
+        self.facts["stage"] = "environment"
+        try:
+            programs = made(asked, scratch, self.bell, self.record)
+        except Interrupted:
+            raise Cancelled from None
+        del self.facts["stage"]
+        return programs
+
+    def _command(self, programs: str) -> None:
         spec, bell = self.spec, self.bell
         if bell.has_rung():
             raise Cancelled
         before, taken = time.time_ns(), usage()
         argv = [self._placed(word) for word in spec["argv"]]
-        variables = {raw(n): self._placed(v) for n, v in spec["variables"].items()}
+        variables = inherited() if spec["inherit"] else {}
+        variables.update({raw(n): self._placed(v) for n, v in spec["variables"].items()})
+        if programs:
+            others = os.fsencode(os.environ.get("PATH", os.defpath))
+            paths = [os.fsencode(programs), variables.get(b"PATH", others)]
+            variables[b"PATH"] = os.fsencode(os.pathsep).join(paths)
+            if spec["environment"]["python"]:
+                variables[b"VIRTUAL_ENV"] = os.fsencode(os.path.dirname(programs))
         folder = os.path.join(os.fsencode(self.base), raw(spec["folder"]))
         try:
             command = Command(argv, variables, folder)
@@ -181,6 +204,17 @@ class Agent:
         digest = digest_of(self.tree)
         patiently(self.carriage.put, digest, self.tree)
         return digest
+
+
+def inherited() -> dict[bytes, bytes]:
+    """Give the variables that an image, or who starts it, has for its command, as they came."""
+    with open("/proc/self/environ", "rb") as file:
+        pairs = [entry.partition(b"=") for entry in file.read().split(b"\0") if entry]
+    return {
+        name: value
+        for name, _, value in pairs
+        if name not in ENGINE and not name.startswith(b"KUBERNETES_")
+    }
 
 
 def _remove(room: str) -> None:

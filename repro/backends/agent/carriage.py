@@ -43,6 +43,9 @@ if TYPE_CHECKING:
         def put(self, digest: str, source: str) -> None:
             """Store a file as a blob, whole or not at all."""
 
+        def recalled(self) -> bool:
+            """Say whether the other side has asked us to end, where it can by this way."""
+
 
 CHUNK = 1 << 16
 READ = 1 << 22
@@ -127,6 +130,11 @@ class Folder:
             shutil.copyfile(source, half)
             os.replace(half, place)
 
+    @staticmethod
+    def recalled() -> bool:
+        """Say no: here the engine sends a signal."""
+        return False
+
     def _place(self, *names: str) -> str:
         return os.path.join(self.path, *names)
 
@@ -135,6 +143,10 @@ def connect(carriage: Mapping[str, Any]) -> Carriage:
     """Give the carriage that a specification names."""
     if carriage["kind"] == "folder":
         return Folder(carriage["path"])
+    if carriage["kind"] == "parts":
+        from repro.backends.agent.parts import Parts
+
+        return Parts(carriage["path"], carriage["blobs"])
     from repro.backends.agent.web import Http  # not at the top: it takes long to load
 
     return Http(carriage["url"], carriage["token"], carriage["headers"])

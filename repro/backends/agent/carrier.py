@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     Put = Callable[[str, str], None]
 
 PACKAGES = ("repro/__init__.py", "repro/backends/__init__.py", "repro/backends/agent/__init__.py")
-MODULES = ("agent", "carriage", "command", "frames", "trees", "web")
+MODULES = ("agent", "carriage", "command", "frames", "parts", "setup", "trees", "web")
 START = "import sys\nfrom repro.backends.agent.agent import main\nsys.exit(main())\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 KINDS = ("file", "exec", "link", "dir", "odd", "left")
 CAUSES = ("exit", "timeout", "cancel")
 STREAMS = {OUT: "stdout", ERR: "stderr"}
 DEAF = "nothing that the step logs with MLflow is received: this node does not reach the receiver"
-BEAT_S = 10.0
+BEAT_S, FLUSH_S = 10.0, 0.5
 
 
 def program() -> bytes:
@@ -89,12 +89,17 @@ def specification(
     variables: Mapping[str, str] | None = None,
     scratch: str = "",
     ports: tuple[int, ...] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Say what the agent is to do. It holds the values of variables: keep it private.
 
     `carriage` is what `carriage.connect` takes. `variables` replace the job's. `scratch` is a
     folder of the node, empty for its own choice. On `ports` of its loopback interface somebody
-    should answer; where nobody does, a line on standard error says so.
+    should answer; where nobody does, a line on standard error says so. `more` may have the
+    `environment` that the agent is to make, see `setup.made`; the seconds between two signs of
+    life, `beat_s`; those until output is sent on, `flush_s`, in a job that takes long; and whether
+    the command is to `inherit` the agent's own variables where the job gives no others, which in
+    a container are the image's.
     """
     root = root_of(job)
     given = job.variables if variables is None else variables
@@ -111,6 +116,10 @@ def specification(
         "ports": list(ports),
         "deaf": DEAF,
         "beat_s": BEAT_S,
+        "flush_s": FLUSH_S,
+        "environment": None,
+        "inherit": False,
+        **(more or {}),
     }
     return json.dumps(asked).encode("ascii")
 

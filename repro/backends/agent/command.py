@@ -18,11 +18,21 @@ from repro.backends.agent.frames import BEAT, CHUNK, ERR, OUT, frame
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, Protocol
 
     from repro.backends.agent.carriage import Carriage
 
-FLUSH = 0.5  # seconds until output that is small is sent on
+    class Taker(Protocol):
+        """Takes what is written, until it says in `lost` why it cannot."""
+
+        lost: str
+
+        def add(self, kind: int, data: bytes = b"") -> None:
+            """Take a piece."""
+
+
+FLUSH = 0.1  # seconds until output that is small is sent on, at first
+SLOWER = 1.05
 UNKILLABLE = 10.0  # seconds with processes that even SIGKILL does not end
 PAUSE = 0.01
 TERMINATED = 128 + signal.SIGTERM
@@ -66,20 +76,27 @@ class Record:
         except Failed as error:
             self.lost = str(error)
 
-    def beat(self, over: threading.Event, seconds: float) -> None:
-        """Flush often, and show every now and then that we live, until it is over."""
-        last = 0.0
-        while not over.wait(FLUSH):
+    def beat(self, over: threading.Event, bell: Bell, seconds: float, longest: float) -> None:
+        """Flush often, and show every now and then that we live, until it is over.
+
+        The longer it takes, the rarer the flushes, up to pauses of `longest` seconds. Rings
+        where the other side asks us to end.
+        """
+        last, pause = 0.0, FLUSH
+        while not over.wait(pause):
             if time.monotonic() - last >= seconds:
                 last = time.monotonic()
                 self.add(BEAT)
             self.flush()
+            if self._carriage.recalled():
+                bell.ring()
+            pause = min(pause * SLOWER, longest)
 
 
 class Pump:
     """Reads what the command writes, until nobody can write any more."""
 
-    def __init__(self, pipes: Mapping[int, int], record: Record) -> None:
+    def __init__(self, pipes: Mapping[int, int], record: Taker) -> None:
         """Read from descriptors, each with the kind of its frames."""
         self._pipes, self._record = pipes, record
         self._over, self._end = os.pipe()
@@ -123,9 +140,10 @@ class Bell:
         signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in STOPS:
-            signal.signal(number, self._ring)
+            signal.signal(number, self.ring)
 
-    def _ring(self, *_: object) -> None:
+    def ring(self, *_: object) -> None:
+        """Ask us to end. Any thread may do it: who waits looks every now and then."""
         self._rung = True
 
     def has_rung(self) -> bool:
@@ -193,7 +211,7 @@ class Command:
                 if group != main:
                     _sent(os.kill, pid, number)
 
-    def watch(self, bell: Bell, record: Record, seconds: float) -> str:
+    def watch(self, bell: Bell, record: Taker, seconds: float) -> str:
         """Wait for its end, or for its time or us being over; say which."""
         end = time.monotonic() + seconds if seconds else float("inf")
         while True:
