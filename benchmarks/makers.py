@@ -26,27 +26,39 @@ if TYPE_CHECKING:
 
 WANTED = ("numpy", "pandas", "scikit-learn", "pyyaml", "requests", "click", "tqdm")
 TOOLS = ("virtualenv", "pip", "conda-lock>=4,<5")
+TOLD = {
+    "another": ", beside a similar one",
+    "removed": ", after `rm -r` of its folder",
+    "often": ", in a running process",
+}
 PLATFORMS = channels.PLATFORMS
 STAND_IN = REPOSITORY / "tests" / "support" / "standin_conda.py"
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 WORKER = """\
 import os, sys, time
 from repro import canonical, lock, value
-from repro.environments.conda import Conda
-from repro.environments.python import Python
 kind, home, file, how = sys.argv[1:]
+if kind == "conda":
+    from repro.environments.conda import Conda as Maker
+else:
+    from repro.environments.python import Python as Maker
 wanted = value.load(canonical.decode(open(file, "rb").read()), lock.CLASSES)
 if how == "another":  # one that nobody has made yet: each time another package is missing
     names = [a.name for a in wanted.artifacts if a.name != "python"]
     left_out = names[-len(os.listdir(home + "/envs")) % len(names)]
     kept = tuple(a for a in wanted.artifacts if a.name != left_out)
     wanted = value.replace(wanted, artifacts=kept)
-maker = {"conda": Conda, "python": Python}[kind](home, os.environ)
+maker = Maker(home, os.environ)
 for _ in range(20 if how == "often" else 1):
     start, cpu = time.perf_counter(), time.process_time()
     maker.realize(wanted, lambda _text: None).release()
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     print(f"took {wall * 1000:.3f} {cpu * 1000:.3f}")
+"""
+PRUNER = """\
+import sys
+from repro.environments import cache
+cache.prune(sys.argv[1], older_than_ns=None, everything=True, dry_run=False, now_ns=0)
 """
 LOCKER = """\
 import os, sys
@@ -180,6 +192,15 @@ class Workshop:
 
         return remove
 
+    def pruned(self, kind: str) -> Callable[[], None]:
+        """Give what removes the environments of a store and leaves its packages."""
+        command = (sys.executable, "-c", PRUNER, f"{self.state}/store-{kind}")
+
+        def prune() -> None:
+            call(command, environ=self.variables)
+
+        return prune
+
 
 def _elsewhere(package: channels.Package, subdir: str) -> channels.Package:
     """Give a package of another platform: what can be locked, and is never installed."""
@@ -224,8 +245,7 @@ def _repro(
 ) -> Maker:
     state, kind = shop.state, "python" if name.endswith(("python", "wheels")) else "conda"
     words = (kind, f"{state}/store-{kind}", f"{state}/{kind}.json", how)
-    told = {"another": ", beside a similar one", "often": ", in a running process"}.get(how, "")
-    label = f"repro, {'conda' if kind == 'conda' else 'wheels'}{told}"
+    label = f"repro, {'conda' if kind == 'conda' else 'wheels'}{TOLD.get(how, '')}"
     return Maker(name, label, (sys.executable, "-c", WORKER, *words), before, told=how == "often")
 
 
@@ -234,8 +254,10 @@ def _both(shop: Workshop, group: str, *, caches: bool) -> list[Maker]:
     state, gone = shop.state, shop.gone
     tools, prefix = shop.tools / "bin", state / f"{group}-env"
     links = f"--no-index --find-links {shop.wheels}"
-    conda = ("store-conda/envs", *(("store-conda/pkgs",) if caches else ()))
-    wheels = ("store-python/envs", *(("store-python/wheels",) if caches else ()))
+    conda, wheels = shop.pruned("conda"), shop.pruned("python")
+    if caches:
+        conda = gone("store-conda/envs", "store-conda/pkgs")
+        wheels = gone("store-python/envs", "store-python/wheels")
     uv = f"uv venv -q --python {sys.executable} {prefix}-uv && uv pip sync -q --offline"
     uv += f" --require-hashes {links} --python {prefix}-uv/bin/python {state}/hashed.txt"
     install = (
@@ -247,8 +269,8 @@ def _both(shop: Workshop, group: str, *, caches: bool) -> list[Maker]:
         f"{state}/conda-lock.yml",
     )
     return [
-        _repro(shop, f"{group}.repro", before=gone(*conda)),
-        _repro(shop, f"{group}.repro-python", before=gone(*wheels)),
+        _repro(shop, f"{group}.repro", before=conda),
+        _repro(shop, f"{group}.repro-python", before=wheels),
         Maker(
             f"{group}.uv",
             "`uv venv`, `uv pip sync`",
@@ -277,6 +299,8 @@ def _warm(shop: Workshop) -> list[Maker]:
     mlflow += f" {state}/warm-env-mlflow/bin/pip install {links} -r {state}/requirements.txt"
     return [
         *_both(shop, "warm", caches=False),
+        _repro(shop, "warm.repro-removed", "removed", gone("store-conda/envs")),
+        _repro(shop, "warm.repro-removed-python", "removed", gone("store-python/envs")),
         _repro(shop, "warm.repro-another", "another"),
         _repro(shop, "warm.repro-another-python", "another"),
         Maker(

@@ -1,6 +1,7 @@
 """How fast results travel: 1 GiB in one file, and many small files, to loopback servers and back.
 
     python benchmarks/remote.py                      everything, into benchmarks/remote.md
+    python benchmarks/remote.py --quick              a fraction of it, shown only
     python benchmarks/remote.py --only nginx --files 2000 --megabytes 200
 
 Needs nginx-light and docker-registry, and rclone and moto from `pip install '.[test]'`; a server
@@ -116,12 +117,17 @@ def main() -> None:
     """Measure what is asked for and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", action="append", choices=sorted(cache_servers.KINDS))
-    parser.add_argument("--files", type=int, default=10_000)
-    parser.add_argument("--megabytes", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="little data, one round")
+    parser.add_argument("--files", type=int, help="10,000, or 300")
+    parser.add_argument("--megabytes", type=int, help="1024, or 40")
+    parser.add_argument("--rounds", type=int, help="3, or 1")
     parser.add_argument("--folder", help="where the stores and the servers' files are kept")
     parser.add_argument("--output", type=pathlib.Path, default=HERE / "remote.md")
     chosen = parser.parse_args()
+    files, megabytes, rounds = (300, 40, 1) if chosen.quick else (10_000, 1024, 3)
+    chosen.files = chosen.files or files
+    chosen.megabytes = chosen.megabytes or megabytes
+    chosen.rounds = chosen.rounds or rounds
     HTTPAdapter.send = counted(HTTPAdapter.send)
     lines = [HEADER, RULE]
     print("\n".join(lines), flush=True)
@@ -135,7 +141,7 @@ def main() -> None:
     load = ", ".join(f"{part:.1f}" for part in os.getloadavg())
     about = f"# Remote caches on loopback\n\n{os.cpu_count()} cores, load afterwards {load}. "
     about += "Medians. Requests a file: of push and pull.\n\n"
-    if not chosen.only:
+    if not chosen.only and not chosen.quick:
         chosen.output.write_text(about + "\n".join(lines) + "\n")
 
 

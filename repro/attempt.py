@@ -190,8 +190,11 @@ class Attempt:
         prepared, isolation = self.prepared, self.machine.isolation
         if realized.image:
             open_ = prepared.entry.network and prepared.sandbox != "hermetic"
-            level = "mounts" if open_ else "hermetic"
+            blocks = prepared.backend in plan.BLOCKING
+            level = "hermetic" if blocks and not open_ else "mounts"
             self.record = replace(self.record, sandbox=level, means=prepared.backend)
+            if not open_ and not blocks:
+                self.note("`network: false` is declared, but the network is not blocked there")
         if prepared.backend != "local":
             return Confinement()
         level = isolation.level(prepared.sandbox)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 
 from repro import digest, graph, manifest, metrics, params, plan, record, source, standins, step
-from repro.errors import Unsupported
 from repro.events import Progress, Reused, Warned
 from repro.locking import Wanted
 from repro.record import RunRecord
@@ -104,6 +103,9 @@ def open_project(
     """
     tree = tree or open_tree(request, machine, emit)
     project = tree.project(lambda t: machine.load(t, emit))
+    request, ignored = plan.heeded(request, project)
+    for text in ignored:
+        emit(Warned(step=request.entry_point, text=text))
     shell = machine.environ.get("SHELL", "")
     steps = graph.of(project, request.entry_point, request.parameters, shell)
     root = tree.source.root
@@ -161,8 +163,8 @@ def prepare_node(
     def progress(text: str) -> None:
         emit(Progress(step=node.id, text=text))
 
-    project, entry, tree, placement = opened.project, node.entry, opened.tree, opened.placement
-    request = opened.request
+    project, tree, placement = opened.project, opened.tree, opened.placement
+    request, entry = opened.request, plan.on_spark(project, node.entry)
     plan.check(request, project, entry)
     machine.check_container(request.container)
     wanted = plan.environment(project, entry, request.env_manager)
@@ -221,16 +223,10 @@ def _sandbox(
     """Give the level that is insisted on. Raises Unsupported for one that is not to be had."""
     asked = machine.isolation.asked(request.sandbox, entry.sandbox)
     backend = plan.backend(request, entry, wanted)
-    if backend not in plan.CONFINED:
-        if asked not in ("", "none"):
-            raise Unsupported(
-                f"the backend `{backend}` has no sandbox, and the level `{asked}` is asked for",
-                hints=["say `--sandbox none`"],
-            )
-        return "none"
-    if asked not in ("", "none") and backend == "local":
+    plan.check_sandbox(backend, asked)
+    if asked not in ("", "none") and backend == plan.LOCAL:
         machine.isolation.level(asked)
-    return asked
+    return asked if backend in plan.CONFINED else "none"
 
 
 def _made(project: Project, entry: EntryPoint, placement: Placement) -> Mapping[str, str]:
@@ -322,7 +318,7 @@ def look_up(prepared: Prepared, machine: Machine) -> Answer:
     if not prepared.request.use_results:
         return Answer(reason="asked to run without looking at earlier results")
     if not prepared.entry.cache:
-        return Answer(reason="`cache: false` is declared")
+        return Answer(reason=plan.uncached(prepared.entry))
     result = machine.results.get(prepared.key)
     if result is None:
         return Answer()

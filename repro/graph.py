@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from repro import manifest, params, plan
 from repro.errors import GraphInvalid
 from repro.value import Value
@@ -9,7 +11,7 @@ from repro.value import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from typing import Any
+    from typing import Any, ClassVar
 
     from repro.params import Argument
     from repro.spec import EntryPoint, Need, Project
@@ -34,6 +36,10 @@ class Graph(Value):
     """The steps of one run; every node comes after those that it needs. The last is the target."""
 
     nodes: tuple[Node, ...]
+    __derived__ = ("_by_id",)
+
+    if TYPE_CHECKING:
+        _by_id: ClassVar[Mapping[str, Node]]  # of each graph, made when it is first asked for
 
     @property
     def target(self) -> Node:
@@ -42,7 +48,11 @@ class Graph(Value):
 
     def node(self, name: str) -> Node:
         """Give the node of that id."""
-        return next(node for node in self.nodes if node.id == name)
+        try:
+            return self._by_id[name]
+        except AttributeError:
+            object.__setattr__(self, "_by_id", {node.id: node for node in self.nodes})
+            return self._by_id[name]
 
     def after(self, names: Iterable[str]) -> frozenset[str]:
         """Give some nodes with everything that comes after them."""
@@ -184,23 +194,34 @@ def makes(entries: Iterable[EntryPoint], pattern: str) -> bool:
     return bool(_Makers(entries).of_pattern(pattern))
 
 
+def unmade(entries: Iterable[EntryPoint], patterns: Iterable[str]) -> Iterator[str]:
+    """Give those of the input `patterns` that cannot name an output declared by `entries`."""
+    makers = _Makers(entries)
+    return (pattern for pattern in patterns if not makers.of_pattern(pattern))
+
+
 class _Makers:
-    """Which entry points declare what as an output."""
+    """Which entry points declare what as an output.
+
+    Everything is found without going through all of them, but for one glob among others.
+    """
 
     def __init__(self, entries: Iterable[EntryPoint]) -> None:
         self.entries = {e.name: e for e in entries}
         self.plain: dict[str, list[str]] = {}
         self.folders: dict[str, list[str]] = {}
-        self.wild: list[tuple[str, str]] = []
+        self.wild: dict[str, list[tuple[str, str]]] = {}  # by what they begin with
         for entry in self.entries.values():
             for pattern in entry.outputs or ():
                 path = _tidy(pattern)
-                if any(char in path for char in WILD):
-                    self.wild.append((path, entry.name))
+                if _is_wild(path):
+                    self.wild.setdefault(_fixed(path), []).append((path, entry.name))
                     continue
                 self.plain.setdefault(path, []).append(entry.name)
                 for folder in _above(path):
                     self.folders.setdefault(folder, []).append(entry.name)
+        self.order = {name: i for i, name in enumerate(self.entries)}
+        self.paths = sorted(self.plain)
 
     def of(self, entry: EntryPoint) -> list[EntryPoint]:
         """Give the entry points that make an input of `entry`."""
@@ -212,21 +233,33 @@ class _Makers:
 
     def of_pattern(self, pattern: str) -> dict[str, None]:
         """Give the names of the entry points that make what a pattern names, in order."""
-        return dict.fromkeys(self._of_pattern(_tidy(pattern)))
+        path = _tidy(pattern)
+        names = self._of_glob(path) if _is_wild(path) else self._of_path(path)
+        return dict.fromkeys(sorted(names, key=self.order.__getitem__))
 
-    def _of_pattern(self, pattern: str) -> Iterator[str]:
-        if any(char in pattern for char in WILD):
-            matches = manifest.matcher((pattern,))
-            for path, names in self.plain.items():
-                if matches(path):
-                    yield from names
-            yield from (name for path, name in self.wild if _may_meet(pattern, path))
-            return
-        yield from self.plain.get(pattern, ())  # the file itself
-        yield from self.folders.get(pattern, ())  # files in the folder that is the input
-        for folder in _above(pattern):  # a file in a folder that is an output
+    def _of_glob(self, pattern: str) -> Iterator[str]:
+        matches, beginning = manifest.matcher((pattern,)), _fixed(pattern)
+        for path in self.paths[bisect_left(self.paths, beginning) :]:
+            if not path.startswith(beginning):
+                break
+            if matches(path):
+                yield from self.plain[path]
+        for wild in self.wild.values():
+            yield from (name for path, name in wild if _may_meet(pattern, path))
+
+    def _of_path(self, path: str) -> Iterator[str]:
+        yield from self.plain.get(path, ())  # the file itself
+        yield from self.folders.get(path, ())  # files in the folder that is the input
+        for folder in _above(path):  # a file in a folder that is an output
             yield from self.plain.get(folder, ())
-        yield from (name for path, name in self.wild if manifest.matcher((path,))(pattern))
+        for length in range(len(path) + 1) if self.wild else ():
+            for wild, name in self.wild.get(path[:length], ()):
+                if manifest.matcher((wild,))(path):
+                    yield name
+
+
+def _is_wild(path: str) -> bool:
+    return any(char in path for char in WILD)
 
 
 def _tidy(pattern: str) -> str:
@@ -296,7 +329,7 @@ def _refuse_rivals(graph: Graph) -> None:
     for node in graph.nodes:
         for pattern in node.entry.outputs or ():
             path = _tidy(pattern)
-            if any(char in path for char in WILD):
+            if _is_wild(path):
                 continue
             owner = owners.setdefault(path, node.id)
             if owner != node.id:

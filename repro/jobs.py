@@ -48,6 +48,7 @@ def job(
         },
         entry_point=prepared.entry.name,
         parameters={a.name: a.text for a in prepared.arguments if a.text is not None},
+        spark=prepared.entry.spark,
     )
 
 

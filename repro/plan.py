@@ -13,7 +13,7 @@ from repro.spec import (
     OtherEnvironment,
     PythonEnvironment,
 )
-from repro.value import Value
+from repro.value import Value, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ BACKENDS = (LOCAL, "docker", "slurm", "kubernetes", "databricks")
 """Those of our own. Other packages may bring more."""
 CONFINED = (LOCAL, "docker", "kubernetes")
 """Backends that keep a step apart from the machine it runs on."""
+BLOCKING = (LOCAL, "docker")
+"""Backends that can take the network away from a step."""
 IMAGES = ("docker", "kubernetes")
 """Backends that run every environment as an image."""
 LASTING = ("docker", "slurm", "kubernetes", "databricks")
@@ -97,12 +99,17 @@ def entry_point(project: Project, name: str, shell: str) -> EntryPoint:
     """Give the entry point of that name, or the script that it names.
 
     As MLflow: an undeclared name with a known extension is run by `python`, the caller's `shell`
-    or Rscript. Raises EntryPointUnknown with what there is.
+    or Rscript, and `main` is the `python_file` of a `databricks_spark_job`. Raises
+    EntryPointUnknown with what there is.
     """
     found = project.entry_point(name)
     if found is not None:
         return found
-    quoted = params.quote(name).replace("{", "{{").replace("}", "}}")
+    spark = project.spark_job
+    if spark is not None and spark.python_file and name == MAIN:
+        words = " ".join(map(_verbatim, (spark.python_file, *spark.parameters)))
+        return EntryPoint(name=name, command=f"python {words}")
+    quoted = _verbatim(name)
     if name.endswith(".py"):
         return EntryPoint(name=name, command=f"python {quoted}")
     if name.endswith(".sh"):
@@ -111,6 +118,42 @@ def entry_point(project: Project, name: str, shell: str) -> EntryPoint:
         inside = f"mlflow::mlflow_source('{quoted}')"
         return EntryPoint(name=name, command=f'Rscript -e "{inside}" --args')
     raise _unknown(project, name)
+
+
+def _verbatim(word: str) -> str:
+    """Quote a word for a command in which nothing of it stands for a parameter."""
+    return params.quote(word).replace("{", "{{").replace("}", "}}")
+
+
+def heeded(request: Request, project: Project) -> tuple[Request, tuple[str, ...]]:
+    """Give a request without what means nothing to a project, and warnings of that.
+
+    As MLflow: the `python_file` of a `databricks_spark_job` is all that such a project runs.
+    """
+    spark = project.spark_job
+    asked = (request.entry_point, dict(request.parameters))
+    if spark is None or not spark.python_file or asked == (MAIN, {}):
+        return request, ()
+    heeded = replace(request, entry_point=MAIN, parameters={})
+    text = f"the project runs `{spark.python_file}` with parameters of its own"
+    return heeded, (f"{text}: entry points and parameters that are asked for are ignored",)
+
+
+def on_spark(project: Project, entry: EntryPoint) -> EntryPoint:
+    """Give an entry point as it runs in its project: where that is on Spark, it is never reused.
+
+    The cluster, and the tables that it reaches, are in no key.
+    """
+    if project.spark_job is None:
+        return entry
+    return replace(entry, spark=project.spark_job, cache=False)
+
+
+def uncached(entry: EntryPoint) -> str:
+    """Say why no result of an entry point is ever reused, where that is so."""
+    if entry.spark is not None:
+        return "it runs on Spark, whose cluster and tables are in no key"
+    return "" if entry.cache else "`cache: false` is declared"
 
 
 def _unknown(project: Project, name: str) -> EntryPointUnknown:
@@ -147,6 +190,8 @@ def environment(project: Project, entry: EntryPoint, manager: str) -> Environmen
         raise UsageError(
             f"no environment manager `{manager}`", hints=[f"choose one of {', '.join(MANAGERS)}"]
         )
+    if project.spark_job is not None:
+        return None  # that of the cluster
     wanted = entry.environment or project.environment or PythonEnvironment()
     if isinstance(wanted, DockerEnvironment):
         return wanted  # as MLflow: an image is not another kind of the same environment
@@ -225,8 +270,27 @@ def check(request: Request, project: Project, entry: EntryPoint) -> None:
             "a databricks_spark_job project runs on Databricks only",
             hints=["say `-b databricks`, with the settings of a cluster"],
         )
+    if project.spark_job is not None and entry.environment is not None:
+        raise Unsupported(
+            f"`{entry.name}` has an environment, and a databricks_spark_job has its cluster's",
+            hints=["name its packages as `python_libraries`"],
+        )
     if request.experiment_name and request.experiment_id:
         raise UsageError("give either an experiment name or an experiment id, not both")
+
+
+def check_sandbox(name: str, asked: str) -> None:
+    """Refuse a level of the sandbox that a backend does not have."""
+    if name not in CONFINED and asked not in ("", "none"):
+        raise Unsupported(
+            f"the backend `{name}` has no sandbox, and the level `{asked}` is asked for",
+            hints=["say `--sandbox none`"],
+        )
+    if name not in BLOCKING and asked == "hermetic":
+        raise Unsupported(
+            f"the backend `{name}` cannot take the network away from a step",
+            hints=["say `--sandbox mounts`"],
+        )
 
 
 def environment_variables(wanted: Environment | None, environ: Mapping[str, str]) -> dict[str, str]:

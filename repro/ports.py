@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from repro.params import Argument
     from repro.record import RunRecord
     from repro.source import Selection, Source
-    from repro.spec import Environment, Project
+    from repro.spec import Environment, Project, SparkJob
 
     Sink = Callable[[str, bytes], None]
     Progress = Callable[[str], None]
@@ -57,6 +57,7 @@ class Job(Value):
     of which becomes what follows it. `lock` is that of the environment, for backends that make it
     elsewhere. `labels` name the job for those who look at the engine: `project`, `step`, `key`.
     `entry_point` and `parameters`, as text by name, are for backends that run a whole project.
+    `spark` is for a command whose `python` has to be the process of a cluster where Spark is.
     """
 
     run_id: str
@@ -77,6 +78,7 @@ class Job(Value):
     labels: Mapping[str, str] = {}
     entry_point: str = ""
     parameters: Mapping[str, str] = {}
+    spark: SparkJob | None = None
 
 
 class LockRequest(Value):

@@ -49,7 +49,10 @@ class Schedule:
         for node in graph.nodes:
             for need in node.needs:
                 self._dependents.setdefault(need, []).append(node.id)
-        self._ready = [self._position[node.id] for node in graph.nodes if not node.needs]
+        self._ready: dict[tuple[int, ...], list[int]] = {}  # positions, by what steps ask for
+        for node in graph.nodes:
+            if not node.needs:
+                self._make_ready(node.id)
         self._failed = False
 
     @property
@@ -61,18 +64,14 @@ class Schedule:
         """Give a step that may start now, and count it as running; None where there is none."""
         if len(self.running) >= self.capacity.jobs:
             return None
-        passed, found = [], None
-        while self._ready and found is None:
-            position = heapq.heappop(self._ready)
-            node = self.graph.nodes[position]
-            if self._has_room(node):
-                found = node
-            else:
-                passed.append(position)
-        for position in passed:
-            heapq.heappush(self._ready, position)
-        if found is not None:
-            self.running[found.id] = found
+        fitting = [asked for asked in self._ready if self._has_room(asked)]
+        if not fitting:
+            return None
+        first = min(fitting, key=lambda asked: self._ready[asked][0])
+        found = self.graph.nodes[heapq.heappop(self._ready[first])]
+        if not self._ready[first]:
+            del self._ready[first]
+        self.running[found.id] = found
         return found
 
     def end(self, name: str, *, good: bool) -> None:
@@ -98,7 +97,12 @@ class Schedule:
             self._waits[dependent] -= 1
             may_start = dependent not in self.states and (self.keep_going or not self._failed)
             if self._waits[dependent] == 0 and may_start:
-                heapq.heappush(self._ready, self._position[dependent])
+                self._make_ready(dependent)
+
+    def _make_ready(self, name: str) -> None:
+        position = self._position[name]
+        asked = self._asked(self.graph.nodes[position])
+        heapq.heappush(self._ready.setdefault(asked, []), position)
 
     def _skip(self, name: str) -> None:
         stack = list(self._dependents.get(name, ()))
@@ -108,14 +112,19 @@ class Schedule:
                 self.states[dependent] = SKIPPED
                 stack += self._dependents.get(dependent, ())
 
-    def _has_room(self, node: Node) -> bool:
-        elsewhere = self.capacity.elsewhere
-        here = [n.entry.resources for n in self.running.values() if n.id not in elsewhere]
-        if not here or node.id in elsewhere:
+    def _asked(self, node: Node) -> tuple[int, ...]:
+        """Give what a step takes of the capacity, in one order; nothing for one elsewhere."""
+        if node.id in self.capacity.elsewhere:
+            return ()
+        resources = node.entry.resources
+        return resources.cpus, resources.memory, resources.gpus
+
+    def _has_room(self, asked: tuple[int, ...]) -> bool:
+        here = [used for used in map(self._asked, self.running.values()) if used]
+        if not here or not asked:
             return True  # a step that is larger than the machine runs alone
-        asked = [node.entry.resources, *here]
-        for name in ("cpus", "memory", "gpus"):
-            limit = getattr(self.capacity, name)
-            if limit and sum(getattr(r, name) for r in asked) > limit:
-                return False
-        return True
+        limits = (self.capacity.cpus, self.capacity.memory, self.capacity.gpus)
+        amounts = zip(asked, *here, strict=True)
+        return all(
+            sum(amount) <= limit for amount, limit in zip(amounts, limits, strict=True) if limit
+        )

@@ -145,7 +145,8 @@ class EntryPoint(Value):
 
     `inputs` and `outputs` are globs relative to the project folder; None means undeclared: every
     file of the tree, and everything that was made or changed. `backend` is where it runs unless
-    the call says so, empty for no wish.
+    the call says so, empty for no wish. `spark` is that of the project, for a step that is
+    prepared.
     """
 
     name: str
@@ -170,6 +171,7 @@ class EntryPoint(Value):
     compare: tuple[Compare, ...] = ()
     environment: Environment | None = None
     backend: str = ""
+    spark: SparkJob | None = None
     line: int = 0
     command_line: int = 0
 

@@ -23,6 +23,7 @@ GATE = "/.repro-gate"
 RUN = "repro.run"
 OWNER = "repro.owner"
 GRACE = "repro.grace_ms"
+PODMANS = ("HOSTNAME", "TERM", "container")
 LOOPBACK = ("127.0.0.1", "localhost")
 
 # Holds the command back until the line is there that says to go on.
@@ -136,6 +137,13 @@ def _check(job: Job) -> None:
             ) from None
         if "\0" in text:
             raise UsageError(f"no process can be given a null byte, as in {text[:40]!a}")
+
+
+def bare(config: dict[str, Any]) -> None:
+    """Take away the variables that Podman adds, which a variable without a value does not."""
+    given = {variable.partition("=")[0] for variable in config["Env"] if "=" in variable}
+    words = [word for name in PODMANS if name not in given for word in ("-u", name)]
+    config["Cmd"] = ["env", *words, *config["Cmd"]]
 
 
 def hold(config: dict[str, Any], gate: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib import import_module
 
 from repro.errors import EnvironmentFailed, Unreachable, Unsupported, UsageError
@@ -165,3 +165,9 @@ def user(client: Any) -> str:
     if any("rootless" in option for option in options):
         return "0:0"
     return f"{os.getuid()}:{os.getgid()}"
+
+
+def is_podman(client: Any) -> bool:
+    """Say whether it is Podman that answers."""
+    with closing(client.get(f"{client.base_url}/_ping")) as answer:
+        return "Libpod-Api-Version" in answer.headers

@@ -11,6 +11,7 @@ from repro.backends.agent import carrier
 from repro.backends.agent.depot import Depot
 from repro.backends.databrickscarriage import BLOBS, Remote, Stock
 from repro.backends.databricksdisk import disk
+from repro.backends.databricksdriver import SPARK
 from repro.backends.databricksrest import Client
 from repro.backends.databricksrun import JOBS, Running
 from repro.errors import SourceUnusable, UsageError
@@ -40,7 +41,8 @@ class Databricks:
     The inputs go there over the REST API, a small program on the cluster's first node makes the
     environment and runs the command in a folder of its own, and what the command changed comes
     back before the end is told. Paths of the job's private folder are replaced in the command and
-    its variables. A job goes on when repro dies: see `find` and `orphans`.
+    its variables. `python` in the command of a Spark job runs in the driver's process. A job goes
+    on when repro dies: see `find` and `orphans`.
     """
 
     name = "databricks"
@@ -81,14 +83,13 @@ class Databricks:
         cluster = databricksjob.cluster(self.settings, job.lock, self.environ)
         running = self._prepared(job, sink)
         try:
-            task = {
-                "python_file": f"{self.disk.uri}/{self._program()}",
-                "parameters": [f"{self.disk.seen}/{running.remote.folder}/{SPEC}"],
-            }
+            words = [f"{self.disk.seen}/{running.remote.folder}/{SPEC}"]
+            if job.spark:
+                words.append(SPARK)
+            task = {"python_file": f"{self.disk.uri}/{self._program()}", "parameters": words}
             name = databricksjob.named(job)
-            token = digest.of_bytes(name.encode())
             running.parcel.note(name=name, noted_ms=time.time_ns() // 1_000_000)
-            body = databricksjob.submission(self.settings, cluster, name, token, task)
+            body = databricksjob.submission(self.settings, cluster, name, task, job.spark)
             answer = self.client.insist("POST", f"{JOBS}/runs/submit", body=body)
             running.begin(int(answer["run_id"]))
         except BaseException:
@@ -148,7 +149,7 @@ class Databricks:
     def _prepared(self, job: Job, sink: Sink) -> Running:
         """Put all that a job needs to where it is taken from."""
         more = {
-            "environment": databricksjob.environment(job.lock),
+            "environment": None if job.spark else databricksjob.environment(job.lock),
             "beat_s": databricksjob.BEAT_S,
             "flush_s": databricksjob.FLUSH_S,
         }

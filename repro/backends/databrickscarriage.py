@@ -66,6 +66,10 @@ class Remote:
         except (Down, Refused) as error:  # what was made is still there
             raise OSError(error.message) from None
 
+    def recalled(self) -> bool:
+        """Say whether somebody has asked the job to end."""
+        return self._read(STOP) is not None
+
     def _read(self, name: str) -> bytes | None:
         try:
             found = self._disk.read(f"{self.folder}/{name}")
@@ -89,10 +93,6 @@ class Remote:
         raise NotImplementedError
 
     def put(self, digest: str, source: str) -> None:
-        """Refuse."""
-        raise NotImplementedError
-
-    def recalled(self) -> bool:
         """Refuse."""
         raise NotImplementedError
 

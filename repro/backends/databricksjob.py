@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 
+from repro import digest
 from repro.backends import configuration
 from repro.errors import Unsupported, UsageError
 from repro.images import logins
@@ -28,44 +29,13 @@ LONGEST_NAME = 60
 BEAT_S, FLUSH_S = 30.0, 5.0
 """Each sign of life, and each piece of output, is a file of its own there."""
 
-# A file of Python runs in a thread of a process of Spark's, which must not be disturbed; it takes
-# a SystemExit for a failure, even one with code 0.
 START = """\
-import base64, ctypes, os, subprocess, sys, tempfile
-
+given = dict(globals())
+SOURCE = {source!r}
 PROGRAM = "{program}"
-
-
-def die_with_us():
-    ctypes.CDLL(None).prctl(1, 15)
-
-
-def main():
-    with tempfile.TemporaryDirectory(prefix="repro-agent-") as folder:
-        path, log = (os.path.join(folder, name) for name in ("agent.pyz", "log"))
-        with open(path, "wb") as file:
-            file.write(base64.b64decode(PROGRAM))
-        with open(log, "wb") as said:
-            asked = {{"stdin": subprocess.DEVNULL, "stderr": said, "cwd": "/"}}
-            if sys.platform.startswith("linux"):
-                asked["preexec_fn"] = die_with_us
-            agent = subprocess.Popen([sys.executable, "-I", path, sys.argv[1]], **asked)
-        try:
-            code = agent.wait()
-        except BaseException:
-            agent.terminate()
-            agent.wait()
-            raise
-        with open(log, encoding="utf-8", errors="replace") as file:
-            text = file.read().strip()
-    if text:
-        print(text, file=sys.stderr)
-    if code:
-        why = text.splitlines()[-1] if text else "its output is with repro"
-        raise RuntimeError("the step has ended with code %d: %s" % (code, why))
-
-
-main()
+driver = {{"__name__": "driver"}}
+exec(compile(SOURCE, "driver.py", "exec"), driver)
+driver["main"](SOURCE, PROGRAM, given)
 """
 
 
@@ -113,8 +83,12 @@ def settings(given: Mapping[str, Any] | str | None) -> Settings:
 
 
 def program(agent: bytes) -> bytes:
-    """Give the file of Python that a run starts: it starts the agent in a process of its own."""
-    return START.format(program=base64.b64encode(agent).decode("ascii")).encode("ascii")
+    """Give the file of Python that a run starts, see `databricksdriver.main`."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    with open(os.path.join(here, "databricksdriver.py"), encoding="utf-8") as file:
+        source = file.read()
+    packed = base64.b64encode(agent).decode("ascii")
+    return START.format(source=source, program=packed).encode("utf-8")
 
 
 def named(job: Job) -> str:
@@ -125,30 +99,31 @@ def named(job: Job) -> str:
 
 
 def submission(
-    given: Settings, cluster: Mapping[str, Any], name: str, token: str, task: Mapping[str, Any]
+    given: Settings,
+    cluster: Mapping[str, Any],
+    name: str,
+    task: Mapping[str, Any],
+    spark: SparkJob | None = None,
 ) -> dict[str, Any]:
-    """Give the body of `runs/submit`; the same `token` never starts a second run."""
+    """Give the body of `runs/submit`; one with the same `name` never starts a second run.
+
+    The libraries of a Spark job come after those of the settings.
+    """
     step: dict[str, Any] = {
         "task_key": TASK,
         "new_cluster": dict(cluster),
         "spark_python_task": dict(task),
     }
-    if given.libraries:
-        step["libraries"] = [dict(library) for library in given.libraries]
+    wanted = spark.python_libraries if spark else ()
+    libraries = [dict(library) for library in given.libraries]
+    libraries += [{"pypi": {"package": package}} for package in wanted]
+    if libraries:
+        step["libraries"] = libraries
+    token = digest.of_bytes(name.encode())
     asked: dict[str, Any] = {"run_name": name, "idempotency_token": token, "tasks": [step]}
     if given.timeout_seconds:
         asked["timeout_seconds"] = given.timeout_seconds
     return asked
-
-
-def spark_task(spark: SparkJob, parameters: Sequence[str] = ()) -> dict[str, Any]:
-    """Give the part of a task that runs a `databricks_spark_job`: its file, and its libraries.
-
-    `parameters` follow those of the project.
-    """
-    task = {"python_file": spark.python_file, "parameters": [*spark.parameters, *parameters]}
-    libraries = [{"pypi": {"package": name}} for name in spark.python_libraries]
-    return {"spark_python_task": task, "libraries": libraries}
 
 
 # -- environments

@@ -201,10 +201,22 @@ class Running(Errand):
             state = self._settled()
             if state is None:
                 return None
-            end = with_cause(end, CAUSES.get(state.word, "cancel"))
-            self._say(MEANINGS.get(state.word, "it was asked to end, but not by this repro"))
+            cause, meaning = self._blamed(state)
+            end = with_cause(end, cause)
+            self._say(meaning)
         self._bring(facts.get("tree", ""))
         return end
+
+    def _blamed(self, state: State) -> tuple[str, str]:
+        """Say who has ended the job, where that were not we: the cause, and its meaning."""
+        if state.word in CAUSES:
+            return CAUSES[state.word], MEANINGS[state.word]
+        is_recalled = True
+        with suppress(OSError, Refused):
+            is_recalled = self.remote.recalled()
+        if is_recalled:
+            return "cancel", "it was asked to end, but not by this repro"
+        return "lost", "something on its node has ended it"
 
     def _failed(self, facts: Mapping[str, Any]) -> Exception:
         if facts.get("stage") == "environment":

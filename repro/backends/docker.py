@@ -146,9 +146,14 @@ class Running(Following):
         self._id = found["Id"]
         self._grace = int(found["Labels"].get(container.GRACE) or GRACE_MS) / 1000
         self._held.callback(self._remove)
-        with daemon.explained("find", self._environ):
-            self._stream = daemon.Recorded(self._client, self._id)
-        self._held.callback(self._stream.close)
+        # whoever made it died before it was started, and nobody will start it any more
+        self._hopeless = found["State"] == "created" and container.is_orphan(
+            found["Labels"].get(container.OWNER, "")
+        )
+        if not self._hopeless:
+            with daemon.explained("find", self._environ):
+                self._stream = daemon.Recorded(self._client, self._id)
+            self._held.callback(self._stream.close)
         self._serve()
 
     def _serve(self) -> None:
@@ -160,6 +165,9 @@ class Running(Following):
     def _start(self, job: Job) -> None:
         client = self._client
         config = container.specification(job, daemon.user(client), self._environ)
+        _look(config)
+        if daemon.is_podman(client):
+            container.bare(config)
         ports = _carried(job, config)
         gate = self._held.enter_context(Gate()) if ports and loopback.is_possible() else None
         if gate:
@@ -255,15 +263,19 @@ class Running(Following):
         while not self._hopeless:
             try:
                 state = self._client.inspect_container(self._id)["State"]
-            except daemon.failures():
-                return LOST
+            except daemon.failures() as error:
+                return self._gone() if daemon.status(error) == daemon.NOT_FOUND else LOST
             if state["Status"] in {"removing", "dead"}:
-                return LOST
-            if state["Status"] not in {"running", "paused", "restarting"}:
+                return self._gone()
+            if state["Status"] == "exited":
                 return self._described(state)
             time.sleep(pause)
             pause = min(pause * 2, LATER)
         return LOST
+
+    def _gone(self) -> JobEnd:
+        """Give the end of a container that others removed: who looks for a run may end it too."""
+        return LOST if self._cause == "exit" else JobEnd(code=KILLED, cause=self._cause)
 
     def _described(self, state: Mapping[str, Any]) -> JobEnd:
         code = int(state["ExitCode"])
@@ -405,6 +417,13 @@ def lacks(environ: Mapping[str, str]) -> str:
         except OSError:
             return f"no docker daemon answers at {host}"
     return ""
+
+
+def _look(config: Mapping[str, Any]) -> None:
+    """Refuse to bind what is not there: Podman would make it."""
+    for mount in config["HostConfig"]["Mounts"]:
+        if mount["Type"] == "bind" and not os.path.exists(mount.get("Source", "")):
+            raise UsageError(f"docker cannot bind `{mount.get('Source', '')}`, which is not there")
 
 
 def _carried(job: Job, config: Mapping[str, Any]) -> tuple[int, ...]:

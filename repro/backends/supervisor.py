@@ -48,14 +48,19 @@ PR_SET_CHILD_SUBREAPER = 36
 class Line:
     """The line to the parent, and all else that can wake us: a child's end, a signal."""
 
-    def __init__(self) -> None:
-        """Listen; from here on a signal that asks us to end cancels the step instead."""
+    def __init__(self, parent: int) -> None:
+        """Listen; from here on a signal that asks us to end cancels the step instead.
+
+        `parent` is what `_watched` gave for it: it may die while a fork of it holds our line open.
+        """
         self.cancelled = False
         self.orphaned = NEVER  # when the parent was found dead
         self._poll = select.poll()
         self._poll.register(0, select.POLLIN)
         self._bells = self._listen()
-        self._parent = self._watch_parent()
+        self._parent = parent
+        if parent >= 0:
+            self._poll.register(parent, select.POLLIN)
 
     def _listen(self) -> int:
         bells, bell = os.pipe()
@@ -67,15 +72,6 @@ class Line:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._poll.register(bells, select.POLLIN)
         return bells
-
-    def _watch_parent(self) -> int:
-        """See the parent's death even while a fork of it holds our line open (Linux)."""
-        try:
-            parent = os.pidfd_open(os.getppid())
-        except (AttributeError, OSError):
-            return -1
-        self._poll.register(parent, select.POLLIN)
-        return parent
 
     def request(self) -> bytes:
         """Give the line that says what to run; it is empty if the parent has died."""
@@ -375,8 +371,83 @@ def _raw(text: str) -> bytes:
 
 def main() -> NoReturn:
     """Run what the parent asks for, report the end to it, and exit."""
-    line = Line()
+    _supervise(_watched(os.getppid()))
+
+
+def _supervise(parent: int) -> NoReturn:
+    line = Line(parent)
     request = line.request()
     if request:
         line.tell(_run(_decoded(request), line))
     os._exit(0)  # there is nothing to tidy up, and doing so would take a millisecond
+
+
+def _watched(process: int) -> int:
+    """Give what can be read when a process has died; below 0 where the system has no such thing."""
+    try:
+        return os.pidfd_open(process)
+    except (AttributeError, OSError):
+        return -1
+
+
+def serve() -> NoReturn:
+    """Fork for each job that the parent has, until it hangs up or dies; bury all, and exit.
+
+    Standard input is a socket. For each job a line comes that names the means of its sandbox, with
+    four descriptors: its folder, and the standard input, output and error of `main`. A byte goes
+    back when the fork has been made.
+    """
+    import gc
+    from _socket import socket as Socket  # noqa: N812  (a class)
+
+    gc.disable()  # a fork would copy all that a collection touches
+    parent = _watched(os.getppid())
+    line = Socket(fileno=0)
+    poll = select.poll()
+    for descriptor in (0, parent) if parent >= 0 else (0,):
+        poll.register(descriptor, select.POLLIN)
+    while any(ready == 0 for ready, _ in poll.poll()) and (asked := _asked(line)):
+        means, descriptors = asked
+        if means:
+            __import__(f"sandbox.{means}")
+        if os.fork() == 0:
+            _begin(parent, *descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        line.send(b"f")
+        _bury(os.WNOHANG)
+    _bury(0)
+    os._exit(0)
+
+
+def _asked(line: Any) -> tuple[str, list[int]] | None:
+    """Read what the parent of many jobs wants: a word, and descriptors."""
+    word, said, _, _ = line.recvmsg(1 << 10, 1 << 10)
+    data = b"".join(part for _, _, part in said)
+    size = 4
+    numbers = [
+        int.from_bytes(data[at : at + size], sys.byteorder) for at in range(0, len(data), size)
+    ]
+    return (word[:-1].decode(), numbers) if word else None
+
+
+def _begin(parent: int, folder: int, *streams: int) -> NoReturn:
+    """Be, in a fork, what `main` is in a process of its own."""
+    try:
+        os.setsid()
+        os.fchdir(folder)
+        os.close(folder)
+        for number, descriptor in enumerate(streams):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        _supervise(parent)
+    finally:
+        os._exit(1)  # a fork must never return into its parent's code
+
+
+def _bury(options: int) -> None:
+    try:
+        while os.waitpid(-1, options)[0]:
+            pass
+    except ChildProcessError:
+        pass

@@ -3,7 +3,7 @@
     envs/<key>/                  the environment, built where it stays
     envs/<key>/.repro-env.json   the marker: written last, so what has one is complete
     memo/environment-<key>.json  its files with their digests, when it was built
-    memo/shape-<key>.json        the names of those that are looked at whenever it is entered
+    memo/shape-<key>             the names and states of those that are looked at when it is entered
     locks/env-<key>              shared by those who use it, exclusive for who builds or removes it
     locks/packages               shared by who builds, exclusive for who removes cached packages
 
@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
 import time
 
 from repro import canonical, value
 from repro.environments import disk, shape, states, treehash
+from repro.environments.memo import Memo, settled, stamp
 from repro.environments.tools import LOG_PREFIX
 from repro.environments.treehash import MARKER
 from repro.errors import EnvironmentFailed
@@ -32,30 +34,32 @@ from repro.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from repro.environments.states import Inode
-    from repro.environments.treehash import Tree
+    from repro.environments.treehash import Mark, Seen, Tree
     from repro.ports import Progress
 
+    Stock = Sequence[tuple[str, str, str]]
     Fits = Callable[[str], bool]
     Build = Callable[[str, files.Lock], "Built"]
 
-FORMAT = 2
+FORMAT = 3
 KEY_LENGTH = 32
 
 
 class Built(Value):
     """What was built: what the marker shall tell of it, and what is known of its files.
 
-    `known` are the digests of files that were linked from a store which knows them, by device and
-    inode. `check` takes all files as they are now, and raises EnvironmentFailed for other ones than
-    the locked.
+    `known` are the files that were linked from packages, by their paths. `stock` are those
+    packages: the record of their files, their folder, and the lock to hold, relative to the store.
+    `check` takes all files as they are now, and raises EnvironmentFailed for other ones than the
+    locked.
     """
 
     about: Mapping[str, Any]
-    known: Mapping[Inode, str] = {}
+    known: Mapping[str, tuple[Mark, Seen]] = treehash.NOTHING
+    stock: Stock = ()
     check: Callable[[Tree], None] | None = None
 
 
@@ -109,9 +113,21 @@ class Place:
             os.sync()
         self._mark({**about, "format": FORMAT, "boot": boot}, durable=not boot)
 
+    def base(self) -> dict[str, str]:
+        """Give the digests of the interpreter it stands on, read once while it is the same."""
+        memo = Memo(os.path.join(self._home, "memo", "bases.json"))
+        found = {}
+        for path in treehash.base_files(self.prefix):
+            mark = stamp(path)
+            found[path] = memo.get(path, mark) or treehash.content_of(path)
+            if settled(mark):
+                memo.put(path, mark, found[path])
+        memo.save(only_used=True)
+        return found
+
     def is_whole(self, told: Mapping[str, Any]) -> bool:
         """Say whether all its files are there as they were put there, by what the marker told."""
-        if shape.of(self.prefix) != told.get("shape", shape.NOWHERE):
+        if not shape.is_same(self.prefix, told["shape"]):
             return False
         if told["boot"] in ("", states.boot()):
             return True
@@ -147,10 +163,32 @@ class Place:
         name = f"env-{self.key[:8]}-{os.getpid():x}-{os.urandom(4).hex()}"
         trash = os.path.join(self._home, "tmp", name)
         os.makedirs(os.path.dirname(trash), mode=0o700, exist_ok=True)
+        stock = self.marker().get("stock", ())
         os.rename(self.prefix, trash)
         files.unlink(treehash.list_of(self.prefix))
         files.unlink(shape.list_of(self.prefix))
-        files.remove_tree(trash)
+        with self._unlinking(stock):
+            files.remove_tree(trash)
+
+    @contextlib.contextmanager
+    def _unlinking(self, stock: Stock) -> Iterator[None]:
+        """Know as much of the packages after their links were removed, unless one is at work."""
+        with contextlib.ExitStack() as held:
+            records = []
+            for record, folder, lock in stock:
+                if not lock or self._is_taken(lock, held):
+                    places = (os.path.join(self._home, part) for part in (record, folder))
+                    records.append(states.Record(*places))
+            with states.unlinking(records):
+                yield
+
+    def _is_taken(self, lock: str, held: contextlib.ExitStack) -> bool:
+        """Take the lock of a package, if that can be done at once, for as long as `held` lasts."""
+        alone = files.Lock(os.path.join(self._home, lock))
+        held.callback(alone.free)
+        with contextlib.suppress(OSError):  # a full disk: what to remove must not depend on it
+            return alone.take(wait=False)
+        return False
 
 
 def marker(prefix: str) -> dict[str, Any]:
@@ -186,7 +224,7 @@ def enter(
         if ready:
             place.touch()
             return place.prefix, shared
-        with _exclusive(place, progress) as held:
+        with _exclusive(place, progress) as held, _uncollected():
             if not _ready(place, lock, fits):
                 _make(place, lock, build, held)
 
@@ -311,17 +349,18 @@ def _make(place: Place, lock: EnvironmentLock, build: Build, held: files.Lock) -
         tree = treehash.scan(place.prefix, built.known)
         if built.check:
             built.check(tree)
-        size = disk.size(place.prefix)
+        linked = {p: m for p, (m, seen) in built.known.items() if tree.get(p) is seen}
         place.commit(
             {
                 **built.about,
                 **treehash.keep(place.prefix, tree),
-                "shape": shape.keep(place.prefix, tree),
-                "base": treehash.base(place.prefix),
+                "shape": shape.keep(place.prefix, tree, linked),
+                "stock": built.stock,
+                "base": place.base(),
                 "digest": lock.digest,
                 "lock": value.dump(lock),
-                "bytes": size.bytes,
-                "linked": size.own < size.bytes,
+                "bytes": sum(size for _kind, _digest, _normal, size in tree.values()),
+                "linked": bool(linked) or disk.size(place.prefix).is_shared,
                 "built_ns": time.time_ns(),
             }
         )
@@ -357,6 +396,19 @@ def _exclusive(place: Place, progress: Progress) -> Iterator[files.Lock]:
             # Explicitly: what a build left running in the background has inherited the lock.
             fcntl.flock(held.fd, fcntl.LOCK_UN)
         held.free()
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look for no garbage: of all the little that is remembered of each file, nothing is any."""
+    if not gc.isenabled():  # for the caller, or another thread, to decide
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextlib.contextmanager

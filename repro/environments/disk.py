@@ -28,6 +28,11 @@ class Size(Value):
     bytes: int = 0
     own: int = 0
 
+    @property
+    def is_shared(self) -> bool:
+        """Say whether another folder has links to its files."""
+        return self.own < self.bytes
+
 
 class Cached(Value):
     """One package in a cache: `name` is relative to the store. `linked` ones are in use.

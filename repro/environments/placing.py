@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import io
 import os
 
 from repro import digest
-from repro.environments.unpacking import settle
+from repro.environments.linking import settle
 from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from repro.lock import Artifact, Interpreter
+    from repro.lock import Interpreter
+
+    Row = tuple[str, str, int]
 
 PLACEHOLDER = b"#!python"
 SHEBANG = 127  # what Linux reads of a first line
@@ -29,98 +32,103 @@ if __name__ == "__main__":
 """
 
 
-class Placing:
+class Layout:
+    """Where the Pythons of one kind have their packages; every place is relative to the prefix."""
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        """Find the places."""
+        minor = ".".join(interpreter.version.split(".")[:2])
+        minor += "t" if interpreter.abi.endswith("t") else ""
+        short = "pypy" if interpreter.implementation == "pypy" else "python"
+        self.site = f"lib/{short}{minor}/site-packages"
+        self._headers = f"include/site/{short}{minor}"
+        self._up = "../" * (self.site.count("/") + 1)
+
+    def place(self, path: str, name: str) -> str:
+        """Give the place of a file in the tree of the wheel `name`."""
+        scheme, _, inside = path.partition("/")
+        if scheme == "site":
+            return f"{self.site}/{inside}"
+        if scheme == "headers":
+            return f"{self._headers}/{name}/{inside}"
+        return f"bin/{inside}" if scheme == "scripts" else inside
+
+    def rows(self, found: Iterable[Row]) -> str:
+        """Write the rows of a RECORD, sorted; what is compiled may be compiled anew."""
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows(sorted({self._row(*row) for row in found}))
+        return table.getvalue()
+
+    def _row(self, place: str, sha256: str, size: int) -> tuple[str, str, str]:
+        site = f"{self.site}/"
+        path = place.removeprefix(site) if place.startswith(site) else f"{self._up}{place}"
+        compiled = path.endswith(".pyc")
+        return path, "" if compiled else coded(sha256), "" if compiled else str(size)
+
+
+class Folders:
+    """The folders of the environment at `prefix`, each made when it is needed."""
+
+    def __init__(self, prefix: str) -> None:
+        """Make none yet."""
+        self.prefix = prefix
+        self._made: set[str] = {""}
+
+    def hold(self, places: Iterable[str]) -> None:
+        """Make the folders of files."""
+        for folder in {place.rpartition("/")[0] for place in places}:
+            self._make(folder)
+
+    def _make(self, folder: str) -> None:
+        if folder in self._made:
+            return
+        self._make(folder.rpartition("/")[0])
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(f"{self.prefix}/{folder}")
+        self._made.add(folder)
+
+
+class Placing(Folders):
     """The environment at `prefix`, while wheels are put into it."""
 
     def __init__(self, prefix: str, interpreter: Interpreter) -> None:
         """Find the places; the environment is there and empty."""
-        minor = ".".join(interpreter.version.split(".")[:2])
-        minor += "t" if interpreter.abi.endswith("t") else ""
-        short = "pypy" if interpreter.implementation == "pypy" else "python"
-        self.prefix = prefix
-        self.site = f"lib/{short}{minor}/site-packages"
-        self.headers = f"include/site/{short}{minor}"
-        self.folders: set[str] = set()
+        super().__init__(prefix)
+        self.layout = Layout(interpreter)
+        self._python = f"{prefix}/bin/python"
 
-    def begin(self, artifact: Artifact, described: str) -> Distribution:
-        """Start to put one wheel in."""
-        return Distribution(self, artifact, described)
-
-    def target(self, place: str) -> str:
-        """Give the path of a file by its place relative to the prefix; its folder is made."""
+    def write(self, place: str, data: bytes, *, executable: bool) -> Row:
+        """Put a file in that is of this environment alone; give its place, digest and size."""
+        self.hold([place])
         path = f"{self.prefix}/{place}"
-        folder = path.rpartition("/")[0]
-        if folder not in self.folders:
-            os.makedirs(folder, exist_ok=True)
-            self.folders.add(folder)
-        return path
-
-    def write(self, place: str, data: bytes, *, executable: bool) -> None:
-        """Put a file in that is of this environment alone."""
-        path = self.target(place)
         files.unlink(path)
         with open(path, "xb") as file:
             file.write(data)
         settle(path, executable=executable)
+        return place, digest.of_bytes(data), len(data)
 
-
-class Distribution:
-    """One wheel on its way into an environment, with the rows of its RECORD."""
-
-    def __init__(self, placing: Placing, artifact: Artifact, described: str) -> None:
-        """Put nothing in yet."""
-        self._placing = placing
-        self._described = described
-        self._rows: list[tuple[str, str, str]] = []
-        self._roots = {
-            "site": placing.site,
-            "data": "",
-            "headers": f"{placing.headers}/{artifact.name}",
-            "scripts": "bin",
-        }
-        self._up = "../" * (placing.site.count("/") + 1)
-
-    def target(self, path: str, sha256: str, size: int) -> str:
-        """Give the path that a file of the tree gets."""
-        scheme, _, inside = path.partition("/")
-        root = self._roots[scheme]
-        place = f"{root}/{inside}" if root else inside
-        self._note(scheme, inside, place, sha256, size)
-        return self._placing.target(place)
-
-    def script(self, path: str, data: bytes) -> None:
+    def script(self, place: str, data: bytes) -> Row:
         """Put a script in whose first line leaves the interpreter open."""
-        command = path.partition("/")[2]
         line, _, rest = data.partition(b"\n")
         options = line.removeprefix(PLACEHOLDER).removeprefix(b"w")
-        first = first_line(f"{self._placing.prefix}/bin/python").encode() + options
-        self._command(command, first + b"\n" + rest)
+        first = first_line(self._python).encode() + options
+        return self.write(place, first + b"\n" + rest, executable=True)
 
-    def _command(self, command: str, data: bytes) -> None:
-        place = f"bin/{command}"
-        self._note("scripts", command, place, digest.of_bytes(data), len(data))
-        self._placing.write(place, data, executable=True)
+    def command(self, name: str, module: str, attribute: str) -> Row:
+        """Put a command in that calls a function."""
+        text = SCRIPT.format(
+            first=first_line(self._python),
+            module=module,
+            begin=attribute.partition(".")[0],
+            attribute=attribute,
+        )
+        return self.write(f"bin/{name}", text.encode(), executable=True)
 
-    def close(self, scripts: Iterable[tuple[str, str, str]]) -> None:
-        """Write the commands and the RECORD."""
-        for command, module, attribute in scripts:
-            text = SCRIPT.format(
-                first=first_line(f"{self._placing.prefix}/bin/python"),
-                module=module,
-                begin=attribute.partition(".")[0],
-                attribute=attribute,
-            )
-            self._command(command, text.encode())
-        record = f"{self._described}/RECORD"
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows(sorted({*self._rows, (record, "", "")}))
-        place = f"{self._placing.site}/{record}"
-        self._placing.write(place, table.getvalue().encode(), executable=False)
-
-    def _note(self, scheme: str, inside: str, place: str, sha256: str, size: int) -> None:
-        compiled = inside.endswith(".pyc")
-        path = inside if scheme == "site" else f"{self._up}{place}"
-        self._rows.append((path, "" if compiled else coded(sha256), "" if compiled else str(size)))
+    def record(self, described: str, rows: str, own: Iterable[Row]) -> None:
+        """Write the RECORD of a wheel: `rows` of what is the same everywhere, and its `own`."""
+        path = f"{described}/RECORD"
+        text = f"{rows}{self.layout.rows(own)}{path},,\n"
+        self.write(f"{self.layout.site}/{path}", text.encode(), executable=False)
 
 
 def first_line(interpreter: str) -> str:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 
-from repro.environments import cache, records, uv
+from repro.environments import cache
 from repro.environments.interpreters import Interpreters, agree
-from repro.environments.pip import Pip
-from repro.environments.resolving import Resolver, here, placed
 from repro.environments.tools import session
-from repro.environments.wheelstore import WheelStore
 from repro.errors import EnvironmentFailed, Unsupported, UsageError
 from repro.ports import Unmet
 from repro.spec import PythonEnvironment
@@ -82,6 +79,8 @@ class Python:
         wanted = request.environment
         if not isinstance(wanted, PythonEnvironment):
             raise Unsupported("this environment is no python environment")
+        from repro.environments.resolving import Resolver
+
         self._interpreters.progress = progress
         resolver = Resolver(
             self._home,
@@ -116,6 +115,7 @@ class Python:
         if lock.interpreter.implementation or lock.kind != self.kind:
             return lock
         from repro.environments import binding
+        from repro.environments.resolving import here, placed
 
         found = self._interpreters.find(python or lock.interpreter.version, "the lock")
         name = lock.platform or here()
@@ -150,6 +150,8 @@ class Python:
         return VirtualEnvironment(prefix, shared)
 
     def _build(self, lock: EnvironmentLock, prefix: str, held: files.Lock) -> cache.Built:
+        from repro.environments.wheelstore import WheelStore
+
         python = self._interpreters.fitting(lock.interpreter)
         tool = self._tool()
         message = f"the environment for {lock.interpreter} cannot be made"
@@ -158,10 +160,10 @@ class Python:
         with session(self._home, self._environ, message, keep=[held.fd]) as work:
             tool.create(python, prefix, work)
             store = WheelStore(self._home, self._environ, self._root)
-            known = store.install(ready, prefix, python, work)
+            made = store.install(ready, prefix, python, work)
             self._complete(lock, others, tool, prefix, work)
             about = {"python": python.base, "tool": tool.version(work)}
-            return cache.Built(about=about, known=known)
+            return cache.Built(about=about, known=made.known, stock=made.stock)
 
     def _complete(
         self,
@@ -172,6 +174,8 @@ class Python:
         work: Session,
     ) -> None:
         """Build and install what is no wheel; then all that was locked is there, and no more."""
+        from repro.environments import records
+
         names = {artifact.name for artifact in others}
         for fresh in (False, True):
             if others:
@@ -185,9 +189,9 @@ class Python:
                 return
 
     def _tool(self) -> Tool:
-        if self._wanted == "pip":
-            return Pip()
-        binary = uv.find(self._environ)
+        from repro.environments import uv
+
+        binary = uv.find(self._environ) if self._wanted != "pip" else ""
         if binary:
             return uv.Uv(binary)
         if self._wanted == "uv":
@@ -195,4 +199,6 @@ class Python:
                 "uv is not here",
                 hints=["`pip install uv`", "or set `REPRO_UV` to its path", "or `REPRO_TOOL=pip`"],
             )
+        from repro.environments.pip import Pip
+
         return Pip()

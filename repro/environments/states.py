@@ -11,31 +11,51 @@ states still there.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
 import os
 import stat
+from array import array
+from operator import attrgetter
 
 from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future, ThreadPoolExecutor
     from typing import Any
 
-    Inode = tuple[int, int]
+    State = tuple[int, ...]
 
-FORMAT = 1
+FORMAT = 2
 LARGE = 1 << 18
 THREADS = 2
 BOOT = "/proc/sys/kernel/random/boot_id"
+PARTS = 6
 SAME = 4  # parts of a state that a link leaves as they are: device, inode, size, time of writing
+UNKNOWN: State = ()
+NOTHING: Mapping[str, Any] = {}
+
+state = attrgetter("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns", "st_mode")
 
 
+@functools.cache
 def boot() -> str:
     """Name the time since this machine was started; nothing where that cannot be known."""
     return (files.read(BOOT) or b"").decode("ascii", "replace").strip()
+
+
+@contextlib.contextmanager
+def opened(folder: str) -> Iterator[int]:
+    """Open a folder: to look up paths from there takes less than to look up whole ones."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def digests(paths: Sequence[str]) -> list[str]:
@@ -43,6 +63,8 @@ def digests(paths: Sequence[str]) -> list[str]:
 
     Large ones are read by threads meanwhile.
     """
+    if not paths:
+        return []
     from concurrent.futures import Future, ThreadPoolExecutor
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -84,68 +106,145 @@ def _of_large(path: str) -> str:
 class Record:
     """What the file `path` says of the files below `folder`; `about` is what they were made of.
 
-    `files` gives the digest of each (of a link: its target), and its state when that was known.
+    `digests` gives the digest of each (of a link: its target), and is empty where the file says
+    nothing, or is about something else. `states` are theirs, in the same order, some UNKNOWN.
+    `notes` is what else was written down. `doubtful` are the files that `damaged` had to read.
     """
 
-    def __init__(self, path: str, folder: str, about: str) -> None:
-        """Read what is there; `files` is empty where that is nothing, or of something else."""
-        self.files: dict[str, tuple[str, list[int]]] = {}
-        self._path = path
-        self._folder = folder
+    def __init__(self, path: str, folder: str, about: str = "") -> None:
+        """Read what is there; without `about`, whatever it is about."""
+        self.path = path
+        self.folder = folder
+        self.digests: dict[str, str] = {}
+        self.states: list[State] = []
+        self.notes: Mapping[str, Any] = NOTHING
+        self.doubtful: list[str] = []
         self._about = about
-        found = _parsed(files.read(path))
-        if found.get("about") == about and found.get("format") == FORMAT:
-            same = found["boot"] == boot() != ""
-            self.files = {p: (d, state if same else []) for p, d, *state in found["files"]}
+        self._head = b""
+        self._parse(files.read(path) or b"")
 
-    def take(self) -> None:
+    def _parse(self, data: bytes) -> None:
+        head, _, rest = data.partition(b"\n")
+        started, _, body = rest.partition(b"\n")
+        found = _parsed(head)
+        is_it = found.get("about") == self._about or not self._about
+        if not is_it or found.get("format") != FORMAT:
+            return
+        numbers = array("q")
+        count = len(found["digests"])
+        if len(body) != count * PARTS * numbers.itemsize:
+            return
+        self._head, self.digests, self.notes = head, found["digests"], found["notes"]
+        self.states = [UNKNOWN] * count
+        if started.decode("ascii", "replace") == boot() != "":
+            numbers.frombytes(body)
+            self.states = list(zip(*(numbers[part::PARTS] for part in range(PARTS)), strict=True))
+
+    def take(self, notes: Mapping[str, Any] = NOTHING) -> None:
         """Read all files, which nobody can write to from then on."""
-        paths = sorted(_below(self._folder, ""))
+        paths = sorted(_below(self.folder, ""))
         for path in paths:
-            _protect(f"{self._folder}/{path}")
-        before = [files.state_of(f"{self._folder}/{path}") for path in paths]
-        found = self._read(paths)
-        self.files = {p: (d, s) for p, d, s in zip(paths, found, before, strict=True)}
+            _protect(f"{self.folder}/{path}")
+        before = self._seen(paths)
+        self._adopt(dict(zip(paths, self._read(paths), strict=True)), before, notes)
+
+    def adopt(self, digests: dict[str, str], notes: Mapping[str, Any] = NOTHING) -> None:
+        """Believe the caller, who has just written the files."""
+        self._adopt(digests, self._seen(digests), notes)
+
+    def _adopt(
+        self, digests: dict[str, str], states: list[State], notes: Mapping[str, Any]
+    ) -> None:
+        self.digests, self.states, self.notes = digests, states, notes
+        self._head = b""
 
     def damaged(self) -> list[str]:
         """Give the files that are not what they were; the states of all others are known then."""
-        now = {path: files.state_of(f"{self._folder}/{path}") for path in self.files}
-        doubtful = [path for path, (_digest, state) in self.files.items() if now[path] != state]
-        found = dict(zip(doubtful, self._read(doubtful), strict=True))
-        changed = [path for path in doubtful if found[path] != self.files[path][0]]
-        self.files = {path: (d, now[path]) for path, (d, _state) in self.files.items()}
-        return changed
+        before, self.states = self.states, self._seen(self.digests)
+        rows = zip(self.digests, before, self.states, strict=True)
+        self.doubtful = [path for path, known, now in rows if now != known]
+        found = zip(self.doubtful, self._read(self.doubtful), strict=True)
+        return [path for path, content in found if content != self.digests[path]]
 
     def renew(self) -> list[str]:
         """Take the states again after links were made; give the files that were written to.
 
         Between `damaged` and this, the change times say nothing: only the times of writing do.
         """
-        now = {path: files.state_of(f"{self._folder}/{path}") for path in self.files}
-        changed = [p for p, (_d, state) in self.files.items() if now[p][:SAME] != state[:SAME]]
-        self.files = {path: (d, now[path]) for path, (d, _state) in self.files.items()}
-        return changed
+        before, self.states = self.states, self._seen(self.digests)
+        rows = zip(self.digests, before, self.states, strict=True)
+        return [path for path, known, now in rows if now[:SAME] != known[:SAME]]
 
-    def inodes(self) -> Iterator[tuple[Inode, str]]:
-        """Give the digest of each file by what all its names lead to."""
-        for found, state in self.files.values():
-            if state and stat.S_ISREG(state[-1]):
-                yield (state[0], state[1]), found
+    def look_again(self, paths: Iterable[str]) -> None:
+        """Take the states of some files again, of which the caller has set mode and times."""
+        chosen = {*paths}
+        rows = zip(self.digests, self.states, strict=True)
+        self.states = [
+            state_of(f"{self.folder}/{path}") if path in chosen else known for path, known in rows
+        ]
+
+    def doubt(self) -> None:
+        """Know nothing of the states that are not what they were; nothing is read."""
+        now = self._seen(self.digests)
+        rows = zip(self.states, now, strict=True)
+        self.states = [known if known == seen else UNKNOWN for known, seen in rows]
 
     def save(self) -> None:
         """Write it down."""
-        rows = [[path, found, *state] for path, (found, state) in self.files.items()]
-        about = {"format": FORMAT, "about": self._about, "boot": boot(), "files": rows}
-        data = json.dumps(about, separators=(",", ":")).encode()
-        os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-        files.replace(self._path, data, durable=False)
+        if not self._head:
+            about = {"format": FORMAT, "about": self._about, "notes": self.notes}
+            text = json.dumps({**about, "digests": self.digests}, separators=(",", ":"))
+            self._head = text.encode()
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        data = b"\n".join((self._head, boot().encode(), _packed(self.states)))
+        files.replace(self.path, data, durable=False)
+
+    def _seen(self, paths: Iterable[str]) -> list[State]:
+        look = os.lstat
+        try:
+            with opened(self.folder) as fd:
+                return [state(look(path, dir_fd=fd)) for path in paths]
+        except OSError:  # one of them is gone
+            return [state_of(f"{self.folder}/{path}") for path in paths]
 
     def _read(self, paths: Iterable[str]) -> list[str]:
-        places = [f"{self._folder}/{path}" for path in paths]
+        places = [f"{self.folder}/{path}" for path in paths]
         return [f or _target(p) for f, p in zip(digests(places), places, strict=True)]
 
 
-def _parsed(data: bytes | None) -> dict[str, Any]:
+@contextlib.contextmanager
+def unlinking(records: Sequence[Record]) -> Iterator[None]:
+    """Know as much as before when links to the files have been removed, which changes states."""
+    known = [record for record in records if record.digests]
+    for record in known:
+        record.doubt()
+    yield
+    for record in known:
+        doubted = [state == UNKNOWN for state in record.states]
+        written = {*record.renew()}
+        rows = zip(record.digests, record.states, doubted, strict=True)
+        record.states = [UNKNOWN if d or p in written else now for p, now, d in rows]
+        with contextlib.suppress(OSError):  # a full disk: the files will be read
+            record.save()
+
+
+def state_of(path: str) -> State:
+    """Give the state of a file or link, UNKNOWN where there is none."""
+    try:
+        return state(os.lstat(path))
+    except OSError:
+        return UNKNOWN
+
+
+def _packed(states: Iterable[State]) -> bytes:
+    flat = [number for known in states for number in known or (0,) * PARTS]
+    try:
+        return array("q", flat).tobytes()
+    except OverflowError:  # such a file is read each time
+        return array("q", [number & files.NUMBER for number in flat]).tobytes()
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
     try:
         found = json.loads(data or b"{}")
     except ValueError:

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     Data = bytes | mmap
     Seen = tuple[str, str, str, int]
     Tree = dict[str, Seen]
-    Inode = tuple[int, int]
+    Mark = tuple[float, int]
+    Linked = dict[str, tuple[Mark, Seen]]
+
 
 FORMAT = 1
-NOTHING: Mapping[Inode, str] = {}
+NOTHING: Mapping[str, tuple[Mark, Seen]] = {}
 MARKER = ".repro-env.json"
+BYTECODE = (".pyc", ".pyo")
 TOKEN = b"\0PREFIX\0"
 PADDING = re.compile(rb"\0+")
 SHOWN_TOKEN = "<PREFIX>"  # noqa: S105  (it stands for a path)
@@ -56,29 +59,32 @@ LAUNCHER = re.compile(
 """The first lines of a script of Python: a long path needs a shell to start it."""
 
 
-def scan(prefix: str, known: Mapping[Inode, str] = NOTHING) -> Tree:
+def scan(prefix: str, known: Mapping[str, tuple[Mark, Seen]] = NOTHING) -> Tree:
     """Read every file below `prefix`, byte-code too, but for the marker.
 
-    Gives, by relative path: the kind (`file`, `exec`, `link`, or `other` for what is no file),
-    the SHA-256 (of a link: its target), the same with the prefix taken out, and the size.
-    `known` are digests of files that need not be read, by device and inode. They are older than
+    Gives, by relative path and in that order: the kind (`file`, `exec`, `link`, or `other` for
+    what is no file), the SHA-256 (of a link: its target), the same with the prefix taken out, and
+    the size.
+
+    What `known` says of a path is taken over where that inode is there. Such files are older than
     the prefix, whose name comes of a digest of them, and so do not hold it.
     Raises OSError for what cannot be read.
     """
     places = _spellings(prefix)
     found = {}
     for path, entry in _entries(prefix):
-        if entry.is_symlink():
+        one = known.get(path)
+        if one and _is_inode(entry, one[0][1]):
+            found[path] = one[1]
+        elif entry.is_symlink():
             target = os.readlink(entry.path)
             found[path] = ("link", target, _shown(target, places), 0)
         elif not entry.is_file(follow_symlinks=False):
             found[path] = ("other", "", "", 0)
-        elif known and (content := known.get(_inode(status := entry.stat(follow_symlinks=False)))):
-            found[path] = (_kind(status), content, content, status.st_size)
         else:
             # byte-code names the path of its source, and is not part of the tree hash
             found[path] = _read(entry.path, () if is_bytecode(path) else places)
-    return found
+    return dict(sorted(found.items()))
 
 
 def tree_hash(tree: Tree) -> str:
@@ -89,8 +95,8 @@ def tree_hash(tree: Tree) -> str:
     venv = is_venv(tree)
     rows = [
         [path, kind, normal]
-        for path, (kind, _digest, normal, _size) in sorted(tree.items())
-        if not is_bytecode(path)
+        for path, (kind, _digest, normal, _size) in tree.items()
+        if not path.endswith(BYTECODE)
         and not NOTES.fullmatch(path)
         and not (venv and SCAFFOLD.fullmatch(path))
     ]
@@ -104,7 +110,7 @@ def is_venv(tree: Mapping[str, object]) -> bool:
 
 def is_bytecode(path: str) -> bool:
     """Say whether a file is compiled Python, which anybody who imports may write."""
-    return path.endswith((".pyc", ".pyo"))
+    return path.endswith(BYTECODE)
 
 
 def keep(prefix: str, tree: Tree) -> dict[str, str]:
@@ -131,15 +137,24 @@ def base(prefix: str) -> dict[str, str]:
 
     Empty where it has an interpreter of its own, or none.
     """
+    return {path: content_of(path) for path in base_files(prefix)}
+
+
+def content_of(path: str) -> str:
+    """Read one file and give its digest."""
+    return _read(path, ())[1]
+
+
+def base_files(prefix: str) -> tuple[str, ...]:
+    """Give the files of the interpreter outside of `prefix` that it stands on."""
     start = os.path.join(prefix, "bin", "python")
     program = os.path.realpath(start)
     if not os.path.isfile(program) or program.startswith(os.path.realpath(prefix) + os.sep):
-        return {}
+        return ()
     library = os.path.join(os.path.dirname(os.path.dirname(program)), "lib")
     named = os.listdir(library) if os.path.isdir(library) else []
     shared = (os.path.join(library, name) for name in named if LIBPYTHON.fullmatch(name))
-    parts = dict.fromkeys([program, *sorted(os.path.realpath(path) for path in shared)])
-    return {path: _read(path, ())[1] for path in parts}
+    return tuple(dict.fromkeys([program, *sorted(os.path.realpath(path) for path in shared)]))
 
 
 def kept(prefix: str, expected: str) -> dict[str, tuple[str, str]] | None:
@@ -169,8 +184,9 @@ def _encoded(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
 
 
-def _inode(status: os.stat_result) -> Inode:
-    return status.st_dev & files.NUMBER, status.st_ino & files.NUMBER
+def _is_inode(entry: os.DirEntry[str], inode: int) -> bool:
+    """Compare an inode; some file systems list other ones than those that files have."""
+    return entry.inode() == inode or entry.stat(follow_symlinks=False).st_ino == inode
 
 
 def _kind(status: os.stat_result) -> str:

@@ -5,7 +5,7 @@
     headers/   what goes below `include/`
     scripts/   what goes into `bin/`
 
-The same wheel always gives the same tree: all times are `TIME`, all files read-only.
+The same wheel always gives the same tree: all files are settled, as `linking` calls it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import zlib
 
 from repro import digest
 from repro.environments.demand import normal
+from repro.environments.linking import settle
 from repro.errors import EnvironmentFailed
 from repro.value import Value
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from repro.lock import Artifact
 
-TIME = 1_577_836_800  # 2020-01-01: every file of a tree has it, so that a later one shows
 CHUNK = 1 << 20
 SCHEMES = {
     "purelib": "site",
@@ -130,12 +130,6 @@ def _unpacked(
             size += len(piece)
     settle(path, executable=executable)
     return place, hasher.hexdigest(), size, executable
-
-
-def settle(path: str, *, executable: bool) -> None:
-    """Make a file of a tree what it stays."""
-    os.chmod(path, 0o555 if executable else 0o444)
-    os.utime(path, (TIME, TIME))
 
 
 def _added(folder: str, place: str, data: bytes) -> tuple[str, str, int, bool]:

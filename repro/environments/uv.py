@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tomllib
 
 from repro import platforms
 from repro.environments import indexes, urls
-from repro.environments.choice import Choice
 from repro.environments.demand import normal, parted
 from repro.lock import EnvironmentLock
-from repro.lockfiles import pylock
 from repro.value import replace
 
 TYPE_CHECKING = False
@@ -77,6 +74,8 @@ class Uv:
         What is resolved for is the identity of `python`, which may be one of another platform;
         it is started for builds alone. What `keep` names stays as it is where it still satisfies.
         """
+        from repro.environments.choice import Choice
+
         sources = self._sources(demand, python, session)
         requirements, constraints = demand.written(session, sources.values())
         arguments = (
@@ -179,6 +178,8 @@ class Uv:
         keep: Iterable[Artifact] = (),
     ) -> list[dict[str, Any]]:
         """Give the packages of the lock that uv writes; it prefers what its file says before."""
+        import tomllib
+
         known = [a for a in keep if a.kind != "directory"]
         text = _pylock(known, demand.root, session)
         file = session.write_lines("pylock.resolved.toml", (text,))
@@ -253,5 +254,7 @@ def _absolute(package: dict[str, Any], folder: str) -> dict[str, Any]:
 
 def _pylock(artifacts: Iterable[Artifact], root: str, session: Session) -> str:
     """Write a lock for uv itself, in which every path is absolute."""
+    from repro.lockfiles import pylock
+
     placed = tuple(replace(indexes.placed(a, root, session.mirrors), depends=()) for a in artifacts)
     return pylock.encode((EnvironmentLock(kind="python", artifacts=placed),), {}).decode()

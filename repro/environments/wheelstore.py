@@ -2,7 +2,7 @@
 
     wheels/<SHA-256>/wheel           the file as it was published
     wheels/<SHA-256>/<abi>/          its tree, with the byte-code of one kind of Python
-    wheels/<SHA-256>/<abi>.json      what is in the tree: written last, so what has one is complete
+    wheels/<SHA-256>/<abi>.json      its record: written last, so what has one is complete
     locks/wheel-<SHA-256>            held by who makes, links or removes it
 
 Nothing but repro writes here, and no file can be written to. A file is linked only while it is as
@@ -13,36 +13,37 @@ hashed, and if it is another, its wheel is unpacked again, whose own hash stands
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import os
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 
 from repro import digest
-from repro.environments import downloads, states, urls
-from repro.environments.placing import PLACEHOLDER, Placing
-from repro.environments.unpacking import Tree, settle, unpack
+from repro.environments import urls
+from repro.environments.linking import Damaged, is_settled, put, settle
+from repro.environments.placing import PLACEHOLDER, Layout, Placing
+from repro.environments.states import Record
 from repro.system import files
+from repro.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from typing import Any
 
+    from repro.environments.cache import Stock
     from repro.environments.interpreters import Python
-    from repro.environments.states import Inode
     from repro.environments.tools import Session
+    from repro.environments.treehash import Linked
+    from repro.environments.unpacking import Tree
     from repro.lock import Artifact
 
-FORMAT = 1
 WORKERS = 8
 COMPILE = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, maxlevels=99)"
-UNLINKABLE = (errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-class Damaged(Exception):
-    """A file of a tree is not what it was."""
+class Installed(Value):
+    """What was installed: the files that were linked, and the packages that they are of."""
+
+    known: Linked
+    stock: Stock
 
 
 class WheelStore:
@@ -56,42 +57,52 @@ class WheelStore:
 
     def install(
         self, artifacts: Iterable[Artifact], prefix: str, python: Python, session: Session
-    ) -> dict[Inode, str]:
+    ) -> Installed:
         """Put wheels into the virtual environment at `prefix`, which is one of `python`.
 
-        Gives the digests of all files that were linked, by device and inode: they need not be read.
         Raises EnvironmentFailed for other bytes than the locked ones, Unreachable, and OSError.
         """
         chosen = sorted(artifacts, key=lambda a: a.name)
         made = [_Unpacked(self._home, artifact, python) for artifact in chosen]
+        self._ensure_all([one for one in made if not one.is_complete()], session)
+        placing = Placing(prefix, python.identity)
+        known: Linked = {}
+        for one in made:  # one after the other: of two files in one place, the last counts
+            known |= self._place(one, placing, session)
+        return Installed(known=known, stock=[one.stock() for one in made])
+
+    def _ensure_all(self, missing: list[_Unpacked], session: Session) -> None:
+        if not missing:
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(WORKERS) as pool:
-            waiting = [pool.submit(self._ensure, one, session) for one in made]
+            waiting = [pool.submit(self._ensure, one, session) for one in missing]
             try:
                 for ensured in waiting:
                     ensured.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        placing = Placing(prefix, python.identity)
-        for one in made:  # one after the other: of two files in one place, the last counts
-            self._place(one, placing, session)
-        return {inode: found for one in made for inode, found in one.placed}
 
     def _ensure(self, one: _Unpacked, session: Session) -> None:
         with _held(one.lock()):
             if not one.is_complete():
                 self._make(one, session)
 
-    def _place(self, one: _Unpacked, placing: Placing, session: Session) -> None:
+    def _place(self, one: _Unpacked, placing: Placing, session: Session) -> Linked:
         with _held(one.lock()):
             try:
-                one.place(placing)
+                return one.place(placing)
             except Damaged:
                 self._make(one, session)
-                one.place(placing)
+                return one.place(placing)
 
     def _make(self, one: _Unpacked, session: Session) -> None:
         """Fetch, unpack and compile a wheel."""
+        from repro.environments import downloads
+        from repro.environments.unpacking import unpack
+
         one.discard()
         os.makedirs(one.folder, mode=0o700, exist_ok=True)
         folder = os.path.join(session.folder, f"wheel-{one.artifact.digest[:16]}")
@@ -116,17 +127,28 @@ class _Unpacked:
         self.artifact = artifact
         self.folder = os.path.join(home, "wheels", artifact.digest)
         self.wheel = os.path.join(self.folder, "wheel")
-        self.tree = os.path.join(self.folder, python.identity.abi)
-        self.placed: list[tuple[Inode, str]] = []
-        self._manifest = f"{self.tree}.json"
+        self._tree = os.path.join(self.folder, python.identity.abi)
+        self._manifest = f"{self._tree}.json"
         self._python = python
         self._home = home
+
+    def record(self) -> Record:
+        """Read what is recorded of its files."""
+        about = f"{self.artifact.digest} {self._python.identity.abi}"
+        return Record(self._manifest, self._tree, about)
 
     def lock(self) -> files.Lock:
         return _lock(self._home, self.artifact.digest)
 
+    def stock(self) -> tuple[str, str, str]:
+        """Say where its record, its tree and its lock are."""
+        places = (self._manifest, self._tree, self.lock().path)
+        record, tree, lock = (os.path.relpath(place, self._home) for place in places)
+        return record, tree, lock
+
     def is_complete(self) -> bool:
-        return bool(self._known())
+        """Say whether it was; what its record says is looked at when it is placed."""
+        return os.path.exists(self._manifest)
 
     def has_wheel(self) -> bool:
         """Say whether the file is there, as it was locked."""
@@ -141,65 +163,60 @@ class _Unpacked:
 
     def discard(self) -> None:
         files.unlink(self._manifest)
-        files.remove_tree(self.tree)
+        files.remove_tree(self._tree)
 
     def adopt(self, tree: Tree, folder: str) -> None:
         """Compile the tree in `folder` and take it."""
         compiled = [*self._compiled(os.path.join(folder, "site"))]
-        os.rename(folder, self.tree)
-        entries = [
-            [path, sha256, size, executable, files.state_of(os.path.join(self.tree, path))]
-            for path, sha256, size, executable in (*tree.files, *compiled)
+        os.rename(folder, self._tree)
+        found = (*tree.files, *compiled)
+        layout = Layout(self._python.identity)
+        digests = {path: sha256 for path, sha256, _size, _executable in found}
+        places = {path: layout.place(path, self.artifact.name) for path in digests}
+        scripts = (path for path in places if path.startswith("scripts/"))
+        texts = [path for path in scripts if _open_script(f"{self._tree}/{path}")]
+        rows = ((places[p], d, size) for p, d, size, _executable in found if p not in texts)
+        notes = {
+            "described": tree.described,
+            "commands": tree.scripts,
+            "programs": [path for path, _sha256, _size, executable in found if executable],
+            "texts": texts,
+            "places": [*places.values()],
+            "rows": layout.rows(rows),
+        }
+        record = self.record()
+        record.adopt(digests, notes)
+        record.save()
+
+    def place(self, placing: Placing) -> Linked:
+        """Put all files into an environment; give the linked ones. Raises Damaged."""
+        record = self.record()
+        if not record.digests or record.damaged():
+            raise Damaged
+        self._settle(record)
+        notes = record.notes
+        places = dict(zip(record.digests, notes["places"], strict=True))
+        texts = [(places.pop(p), _open_script(f"{self._tree}/{p}")) for p in notes["texts"]]
+        placing.hold(places.values())
+        known = put(record, places, placing.prefix)
+        record.save()
+        own = [placing.script(*text) for text in texts]
+        own += [placing.command(*command) for command in notes["commands"]]
+        placing.record(notes["described"], notes["rows"], own)
+        return known
+
+    def _settle(self, record: Record) -> None:
+        """Set back the modes and times of files that hold what they did."""
+        doubtful = {*record.doubtful}
+        programs = {*record.notes["programs"]} if doubtful else ()
+        wrong = [
+            path
+            for path, state in zip(record.digests, record.states, strict=True)
+            if path in doubtful and not is_settled(state, executable=path in programs)
         ]
-        self._write({"described": tree.described, "scripts": tree.scripts, "files": entries})
-
-    def place(self, placing: Placing) -> None:
-        """Link all files into an environment. Raises Damaged."""
-        known = self._known()
-        if not known:
-            raise Damaged
-        self._check(known)
-        paths = placing.begin(self.artifact, known["described"])
-        for entry in known["files"]:
-            source = f"{self.tree}/{entry[0]}"
-            text = _open_script(source) if entry[0].startswith("scripts/") else b""
-            if text and digest.of_bytes(text) != entry[1]:
-                raise Damaged
-            if text:
-                paths.script(entry[0], text)
-            else:
-                entry[4] = self._linked(source, entry, paths.target(entry[0], entry[1], entry[2]))
-        paths.close(known["scripts"])
-        self.placed = [((entry[4][0], entry[4][1]), entry[1]) for entry in known["files"]]
-        self._write(known)
-
-    def _check(self, known: dict[str, Any]) -> None:
-        """See that all files are what they were; their states are right then. Raises Damaged."""
-        same = known.get("boot") == states.boot() != ""
-        doubtful = []
-        for entry in known["files"]:
-            state = files.state_of(f"{self.tree}/{entry[0]}")
-            if state != entry[4] or not same:
-                doubtful.append((entry, state))
-        found = states.digests([f"{self.tree}/{entry[0]}" for entry, _state in doubtful])
-        for (entry, state), content in zip(doubtful, found, strict=True):
-            if content != entry[1]:
-                raise Damaged
-            path, known_state = f"{self.tree}/{entry[0]}", entry[4]
-            entry[4] = state
-            if state[3::2] != known_state[3::2]:  # its time and mode
-                settle(path, executable=entry[3])
-                entry[4] = files.state_of(path)
-
-    def _linked(self, source: str, entry: list[Any], target: str) -> list[int]:
-        """Link one file that is what it was; give its state, which the link has changed."""
-        before = entry[4]
-        if not link(source, target):
-            copy(source, target, entry[1], executable=entry[3])
-        after = files.state(os.lstat(source))
-        if after[: states.SAME] != before[: states.SAME]:
-            raise Damaged
-        return after
+        for path in wrong:
+            settle(f"{self._tree}/{path}", executable=path in programs)
+        record.look_again(wrong)
 
     def _compiled(self, site: str) -> Iterator[tuple[str, str, int, bool]]:
         """Compile what can be compiled; give the byte-code files."""
@@ -219,18 +236,6 @@ class _Unpacked:
                 place = os.path.join("site", os.path.relpath(path, site))
                 yield place, _sha256(path), os.path.getsize(path), False
 
-    def _known(self) -> dict[str, Any]:
-        try:
-            found = json.loads(files.read(self._manifest) or b"{}")
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) and found.get("format") == FORMAT else {}
-
-    def _write(self, about: dict[str, Any]) -> None:
-        about = {**about, "format": FORMAT, "boot": states.boot()}
-        data = json.dumps(about, separators=(",", ":")).encode()
-        files.replace(self._manifest, data, durable=False)
-
 
 @contextlib.contextmanager
 def _held(lock: files.Lock) -> Iterator[None]:
@@ -240,31 +245,6 @@ def _held(lock: files.Lock) -> Iterator[None]:
         yield
     finally:
         lock.free()
-
-
-def link(source: str, target: str) -> bool:
-    """Link a file, over one that is there; say whether that could be done."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except FileExistsError:
-        os.unlink(target)
-        return link(source, target)
-    except OSError as error:
-        if error.errno not in UNLINKABLE:
-            raise
-        return False
-    return True
-
-
-def copy(source: str, target: str, sha256: str, *, executable: bool) -> None:
-    """Copy a file where it cannot be linked. Raises Damaged when it is not what it should be."""
-    data = files.read(source)
-    if data is None or digest.of_bytes(data) != sha256:
-        raise Damaged
-    files.unlink(target)
-    with open(target, "xb") as file:
-        file.write(data)
-    settle(target, executable=executable)
 
 
 def _lock(home: str, name: str) -> files.Lock:

@@ -68,6 +68,20 @@ class Incoming:
         """
         return _Delivery(self, tell, own=own).bring(list(keys))
 
+    def blob(self, want: Want, blobs: Blobs) -> int:
+        """Fetch a blob into the store; give its size. Raises Unfit for what must not be used."""
+        name, size, most = want
+        arrival = Arrival(blobs, name, size=size, most=most)
+        try:
+            there = self.remote.get(CAS, name, self.crew.sink(arrival.write))
+            arrival.keep(there=there)
+        except Unfit:
+            self.damage.note(CAS, name)
+            raise
+        finally:
+            arrival.close()
+        return arrival.arrived
+
     def record(self, key: str) -> Result | None:
         """Give the result that the remote has for a key, if it may be believed. Raises Unfit."""
         pieces: list[bytes] = []
@@ -144,7 +158,9 @@ class _Delivery:
         total = sum(size or 0 for _name, size, _most in missing)
         if total > MANY:
             self.tell(f"fetching {len(missing)} files, {total / 1e6:.0f} MB")
-        outcomes = self.incoming.crew.each(self._blob, missing)
+        outcomes = self.incoming.crew.each(
+            lambda want: self.incoming.blob(want, self.blobs), missing
+        )
         for (name, _size, _most), outcome in zip(missing, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 self.lost[name] = outcome
@@ -162,20 +178,6 @@ class _Delivery:
         except BlobMissing:
             return False
         return True
-
-    def _blob(self, want: Want) -> int:
-        """Fetch a blob into the store; give its size."""
-        name, size, most = want
-        arrival = Arrival(self.blobs, name, size=size, most=most)
-        try:
-            there = self.incoming.remote.get(CAS, name, self.incoming.crew.sink(arrival.write))
-            arrival.keep(there=there)
-        except Unfit:
-            self.incoming.damage.note(CAS, name)
-            raise
-        finally:
-            arrival.close()
-        return arrival.arrived
 
     def _files(self, key: str, result: Result) -> list[Want]:
         """Give the files that a result names; none if its lists are not what they must be."""

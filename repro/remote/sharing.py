@@ -16,7 +16,7 @@ from repro.remote.damage import Damage
 from repro.remote.fuse import Fuse
 from repro.remote.outbox import Outbox
 from repro.remote.port import AC, Limits, Unanswered
-from repro.remote.receiving import Brought, Incoming
+from repro.remote.receiving import LARGEST_LIST, Brought, Incoming
 from repro.remote.sending import Outgoing
 from repro.remote.signing import Signing
 from repro.store.blobs import BlobMissing, Blobs
@@ -127,6 +127,22 @@ class Sharing:
         for problem in brought.failed.values():
             self._warn(problem)
         return brought.results.get(key)
+
+    def fetch_blob(self, name: str, size: int | None = None) -> bool:
+        """Bring one blob into the store, whole and durably; say whether it is there now.
+
+        Of unknown `size`, it may be as large as a list of files. Never raises for a remote.
+        """
+        if self.policy.mode == "write" or self.remote.blown:
+            return False
+        self.home.scratch()  # made before a thread asks for it
+        want = (name, size, LARGEST_LIST)
+        outcome = self._incoming.crew.each(lambda w: self._incoming.blob(w, self.blobs), [want])[0]
+        if isinstance(outcome, Exception):
+            self._warn(outcome)
+            return False
+        self.blobs.sync()
+        return True
 
     def outdated(self, key: str) -> None:
         """Note that a result of the remote is good, and not good enough: ours is to replace it."""

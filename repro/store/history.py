@@ -13,6 +13,7 @@ import time
 from repro import canonical, digest
 from repro.errors import RunUnknown, StoreTooNew
 from repro.record import KILLED, RUNNING, RunRecord, of_plain, plain
+from repro.store.sealed import bodies_of, line_of
 from repro.system import files
 from repro.value import replace
 
@@ -36,6 +37,7 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE INDEX IF NOT EXISTS runs_by_time ON runs (started_ns);
 CREATE INDEX IF NOT EXISTS runs_by_step ON runs (project, entry_point, started_ns);
 """
+DURABLE, HASTY = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
 VERIFICATION = 2
 """Stands in the column `cached` of what was executed to be compared, and answers no question."""
 LOST = "the repro process that owned this run ended without settling it"
@@ -61,9 +63,7 @@ class History:
 
     def spool(self, record: RunRecord) -> bool:
         """Remember a settled run with one appended line; say whether that was possible."""
-        body = canonical.encode(plain(record))
-        # the line break in front ends what another process could not write to its end
-        line = b"\n" + digest.of_bytes(body)[:16].encode() + b" " + body + b"\n"
+        line = line_of(canonical.encode(plain(record)))
         path = os.path.join(self.root, "spool")
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
@@ -83,11 +83,15 @@ class History:
     # -- writing
 
     def put(self, record: RunRecord) -> None:
-        """Remember a run, or what became of it. Raises NoSpace or Unreachable."""
+        """Remember a run, or what became of it. Raises NoSpace or Unreachable.
+
+        What became of it survives a power cut. That it is under way need not: nothing would be.
+        """
         import sqlite3
 
         database = self._open()
         try:
+            database.execute(HASTY if record.status == RUNNING else DURABLE)
             with database:
                 self._insert(database, record)
         except sqlite3.OperationalError as error:
@@ -241,7 +245,7 @@ class History:
             version = database.execute("PRAGMA user_version").fetchone()[0]
             _check_version(path, version)
             database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
+            database.execute(DURABLE)
             if version < VERSION:
                 database.executescript(
                     f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
@@ -289,10 +293,8 @@ class History:
         for name in sorted(waiting):
             path = os.path.join(self.root, name)
             with database:
-                for line in (files.read(path) or b"").split(b"\n"):
-                    check, _, body = line.partition(b" ")
-                    if body and digest.of_bytes(body)[:16].encode() == check:
-                        self._insert(database, of_plain(canonical.decode(body)))
+                for body in bodies_of(files.read(path) or b""):
+                    self._insert(database, of_plain(canonical.decode(body)))
             if _age(path) > LATE:
                 files.unlink(path)
 

@@ -20,14 +20,24 @@ from repro.value import Value, replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Protocol
 
     from repro.manifest import Entry
     from repro.store.blobs import Blobs
     from repro.store.home import Home
     from repro.store.results import Result, Results
 
-    Heal = Callable[[str], bool]
     Tell = Callable[[int, int], None]
+
+    class Elsewhere(Protocol):
+        """Another place that may have what a store has lost, such as a remote cache."""
+
+        def fetch_blob(self, name: str, size: int | None) -> bool:
+            """Bring a blob, of `size` if that is known, into the store; say whether it is there."""
+
+        def fetch_result(self, key: str) -> Result | None:
+            """Bring a result with all that it names into the store, None if it is not to be had."""
+
 
 CORRUPT, UNTRUSTED, UNCHECKED = 1, 2, 4
 BITS = {
@@ -72,6 +82,11 @@ class Report(Value):
     others: int = 0
 
     @property
+    def healed(self) -> int:
+        """Count the findings that were put right with what another place had."""
+        return sum(finding.repair == "fetched" for finding in self.findings)
+
+    @property
     def bits(self) -> int:
         """Give the kinds of findings as a sum: 1 corrupt, 2 untrusted, 4 not checked."""
         return sum({BITS[finding.fault] for finding in self.findings})
@@ -94,13 +109,21 @@ def verify(
 
 
 def repair(
-    found: Report, home: Home, blobs: Blobs, results: Results, heal: Heal = lambda _name: False
+    found: Report,
+    home: Home,
+    blobs: Blobs,
+    results: Results,
+    elsewhere: Elsewhere | None = None,
 ) -> Report:
     """Put right what was found; give the report with what was done about each.
 
-    `heal` fetches a blob from elsewhere into the store, and says whether it could.
+    What `elsewhere` has is fetched from there, and checked again. The rest is set aside.
     """
-    mender = _Repair(_Check(home, blobs, results), heal)
+    check = _Check(home, blobs, results)
+    mender = _Repair(check, elsewhere)
+    for finding in found.findings:
+        if finding.lacks:
+            check.result(finding.name)  # which tells how large the blobs must be
     order = sorted(found.findings, key=lambda finding: finding.what != "blob")
     return replace(found, findings=tuple(replace(f, repair=mender.mend(f)) for f in order))
 
@@ -111,6 +134,7 @@ class _Check:
     def __init__(self, home: Home, blobs: Blobs, results: Results) -> None:
         self.home, self.blobs, self.results = home, blobs, results
         self.bad: set[str] = set()
+        self.sizes: dict[str, int] = {}
 
     def run(self, jobs: int, tell: Tell) -> Report:
         sizes = dict(self.blobs.names())
@@ -210,6 +234,7 @@ class _Check:
                     return _faulty(result, "corrupt", detail), True
                 files_of = {e.content for e in entries if e.kind in ("file", "exec")}
                 lacks |= {content for content in files_of if not self._has(content)}
+                self.sizes.update((e.content, e.size) for e in entries if e.content in files_of)
                 outputs = entries if name == result.outputs else outputs
         if not lacks:
             return self._attested(result, outputs)
@@ -298,9 +323,9 @@ def _unreadable(what: str, name: str, error: OSError) -> Finding:
 class _Repair:
     """One repair of a store."""
 
-    def __init__(self, check: _Check, heal: Heal) -> None:
+    def __init__(self, check: _Check, elsewhere: Elsewhere | None) -> None:
         self.check = check
-        self.heal = heal
+        self.elsewhere = elsewhere
 
     def mend(self, finding: Finding) -> str:
         """Do what can be done about a finding, and name it."""
@@ -317,29 +342,50 @@ class _Repair:
         return "removed"
 
     def _fetch(self, name: str) -> bool:
-        return self.check.blobs.is_sound(name) or (
-            self.heal(name) and self.check.blobs.is_sound(name)
-        )
+        """Say whether a blob is there, at the latest after it was looked for elsewhere."""
+        if self.check.blobs.is_sound(name):
+            return True
+        size = self.check.sizes.get(name)
+        fetched = self.elsewhere is not None and self.elsewhere.fetch_blob(name, size)
+        return fetched and self.check.blobs.is_sound(name)
 
     def _result(self, finding: Finding) -> str:
-        """Complete a result, or remove it, unless it is just being made again."""
-        key, wanted = finding.name, finding.lacks
-        while wanted and all(self._fetch(name) for name in wanted):
-            found, _attested = self.check.result(key)
-            if found is None:
-                return "fetched"
-            wanted = tuple(name for name in found.lacks if name not in wanted)
+        """Complete a result, fetch it anew, or remove it, unless it is just being made again."""
+        if self._is_completed(finding):
+            return "fetched"
+        key = finding.name
         making = self.check.home.lock(f"key-{key[:32]}")
         if not making.take(wait=False):
             return ""
         try:
             if self.check.result(key)[0] is None:  # put right, or collected, meanwhile
                 return "fetched" if self.check.results.used(key) else "removed"
-            if finding.fault == "corrupt":
-                aside = f"result-{key}.{os.urandom(4).hex()}"
-                os.replace(self.check.results.path(key), self.check.home.path("quarantine", aside))
-                return "quarantined"
-            self.check.results.drop(key)
+            self._set_aside(finding)
+            if digest.is_digest(key) and self._is_fetched(key):
+                return "fetched"
         finally:
             making.free()
-        return "removed"
+        return "quarantined" if finding.fault == "corrupt" else "removed"
+
+    def _is_completed(self, finding: Finding) -> bool:
+        """Fetch what a result lacks, and what that names in turn."""
+        wanted = finding.lacks
+        while wanted and all(self._fetch(name) for name in wanted):
+            found, _attested = self.check.result(finding.name)
+            if found is None:
+                return True
+            wanted = tuple(name for name in found.lacks if name not in wanted)
+        return False
+
+    def _is_fetched(self, key: str) -> bool:
+        if self.elsewhere is None or self.elsewhere.fetch_result(key) is None:
+            return False
+        return self.check.result(key)[0] is None
+
+    def _set_aside(self, finding: Finding) -> None:
+        key = finding.name
+        if finding.fault != "corrupt":
+            self.check.results.drop(key)
+            return
+        aside = f"result-{key}.{os.urandom(4).hex()}"
+        os.replace(self.check.results.path(key), self.check.home.path("quarantine", aside))

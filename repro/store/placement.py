@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from repro.store.home import Home
     from repro.store.memos import Memos
 
+KIND = "placed"
+MOST = 1 << 20
+"""Bytes beside the memory after which it is written as a whole."""
 FOLDER_FACTS = 2
 HALF = "~repro"
 HALF_LENGTH = 19
+HEX = frozenset("0123456789abcdef")
 SECOND_NS = 1_000_000_000
 
 
@@ -49,18 +53,27 @@ class Placement:
         self.home = home
         self.blobs = blobs
         self.memos = memos
-        self.memory: dict[str, Any] = memos.get("placed", root) or {}
+        self.memory = self._remembered()
+        self.by_step: dict[str, set[str]] | None = None
         self.noted: set[str] = set()
+        self.unwritten: set[str] = set()
+        self.is_settled = False
         self.tidied: set[str] = set()
         self.guard = RLock()  # steps that run at the same time write into the same folder
 
     def made_by(self, *steps: str) -> Mapping[str, str]:
         """Give the files, with their contents, that earlier runs of some steps put here."""
-        return {
-            path: row["content"]
-            for path, row in self.memory.items()
-            if not set(steps).isdisjoint(row["steps"])
-        }
+        if self.by_step is None:
+            self.by_step = {}
+            for path, row in self.memory.items():
+                self._assign(path, row)
+        paths = set().union(*(self.by_step.get(step, ()) for step in steps))
+        return {path: self.memory[path]["content"] for path in sorted(paths)}
+
+    def _assign(self, path: str, row: Mapping[str, Any]) -> None:
+        if self.by_step is not None:
+            for step in row["steps"]:
+                self.by_step.setdefault(step, set()).add(path)
 
     def in_place(self, entries: Iterable[Entry]) -> bool:
         """Say whether all outputs stand here as they were written, by the state of the files.
@@ -83,15 +96,8 @@ class Placement:
         for entry in entries:
             before = self.memory.get(entry.path, {}).get("content", "")
             if before != entry.content:
-                self.noted.add(entry.path)
-                self.memory[entry.path] = {
-                    "kind": entry.kind,
-                    "content": entry.content,
-                    "before": before,
-                    "state": [],
-                    "racy": True,
-                    "steps": [step],
-                }
+                row = {"before": before, "state": [], "racy": True, "steps": [step]}
+                self._learn(entry, row)
         self.remember()
 
     def place(
@@ -139,16 +145,34 @@ class Placement:
             self.remember()
 
     def remember(self) -> None:
-        """Write the memory, together with what other processes learned meanwhile."""
+        """Write what was learned since the last time; after `settle`, the whole memory.
+
+        While steps are at work, little is written for each, however large the memory is.
+        """
+        if not self.unwritten and not self.is_settled:
+            return
         with self.home.lock(f"placed-{digest.of_value('repro/placed', self.root)[:16]}"):
-            known = self.memos.get("placed", self.root) or {}
-            for path in self.noted:
-                row, other = self.memory[path], known.get(path)
-                if other and other["content"] == row["content"]:
-                    row["steps"] = sorted({*row["steps"], *other["steps"]})
-                known[path] = row
-            self.memory = known
-            self.memos.put("placed", self.root, known)
+            if not self.is_settled:
+                rows = {path: self.memory[path] for path in sorted(self.unwritten)}
+                self.is_settled = self.memos.add(KIND, self.root, rows) > MOST
+            if self.is_settled:
+                self._write_whole()
+        self.unwritten.clear()
+
+    def _write_whole(self) -> None:
+        """Write the memory together with what other processes have learned meanwhile."""
+        known = self._remembered()
+        _merge(known, {path: self.memory[path] for path in self.noted})
+        self.memory, self.by_step, self.is_settled = known, None, False
+        if self.memos.put(KIND, self.root, known):
+            self.memos.drop_added(KIND, self.root)
+
+    def _remembered(self) -> dict[str, Any]:
+        added = self.memos.added(KIND, self.root)  # first: it may be about to become the memo
+        known: dict[str, Any] = self.memos.get(KIND, self.root) or {}
+        for rows in added:
+            _merge(known, rows)
+        return known
 
     def _is_ours(self, path: str, content: str, known: Mapping[str, str]) -> bool:
         row = self.memory.get(path)
@@ -158,14 +182,17 @@ class Placement:
     def _note(self, entry: Entry, step: str, state: list[int]) -> None:
         row = self.memory.get(entry.path)
         steps = {step, *(row["steps"] if row and row["content"] == entry.content else ())}
+        self._learn(entry, {"state": state, "racy": _racy(state), "steps": sorted(steps)})
+
+    def _learn(self, entry: Entry, facts: dict[str, Any]) -> None:
+        row = {"kind": entry.kind, "content": entry.content, **facts}
+        if self.by_step is not None:
+            for step in self.memory.get(entry.path, row)["steps"]:
+                self.by_step.get(step, set()).discard(entry.path)
+            self._assign(entry.path, row)
         self.noted.add(entry.path)
-        self.memory[entry.path] = {
-            "kind": entry.kind,
-            "content": entry.content,
-            "state": state,
-            "racy": _racy(state),
-            "steps": sorted(steps),
-        }
+        self.unwritten.add(entry.path)
+        self.memory[entry.path] = row
 
     def settle(self) -> None:
         """Wait until a later change of what was just written cannot go unnoticed."""
@@ -177,6 +204,7 @@ class Placement:
             there, state = _seen(os.path.join(self.root, path))
             if there == (row["kind"], row["content"]):
                 row["state"], row["racy"] = state, _racy(state)
+        self.is_settled = True
 
     def _write(self, entry: Entry, target: str) -> None:
         folder = os.path.dirname(target)
@@ -222,13 +250,29 @@ class Placement:
             _tidy(place)
 
 
+def is_half(name: str) -> bool:
+    """Say whether a file has the name of an output that is being written, or never was whole."""
+    if not name.endswith(HALF) or len(name) != HALF_LENGTH or name[0] != ".":
+        return False
+    return HEX.issuperset(name[1 : -len(HALF)])
+
+
+def _merge(known: dict[str, Any], rows: Mapping[str, Any]) -> None:
+    """Add later rows of a memory; who made the same content before has made it still."""
+    for path, row in rows.items():
+        other = known.get(path)
+        if other and other["content"] == row["content"]:
+            row["steps"] = sorted({*row["steps"], *other["steps"]})
+        known[path] = row
+
+
 def _tidy(folder: str) -> None:
     """Remove what a process that was killed has left half-written in a folder of outputs.
 
     Who is at work holds a lock on it until shortly before it gets its own name.
     """
     for name in os.listdir(folder):
-        if name.startswith(".") and name.endswith(HALF) and len(name) == HALF_LENGTH:
+        if is_half(name):
             place = os.path.join(folder, name)
             state = files.state_of(place)
             is_old = bool(state) and state[4] < time.time_ns() - SECOND_NS

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -23,6 +22,7 @@ from repro.backends.databricks import Databricks
 from repro.errors import EnvironmentFailed, Unreachable, UsageError
 from repro.lock import Artifact, EnvironmentLock, Interpreter
 from repro.ports import Job
+from repro.spec import SparkJob
 from repro.testing.contract import BackendContract, Output
 
 HOST = pathlib.Path(__file__).with_name("databricks_host.py")
@@ -504,26 +504,16 @@ def test_a_job_goes_on_when_we_may_not_look_any_more(site):
     assert again.wait().cause == "cancel"
 
 
+def test_a_job_that_another_repro_cancels_is_cancelled(site):
+    running, output = site.begun(LIVES)
+    again = site.backend().find("run1", base=str(site.root / "other"))
+    again.remote.recall()
+    assert running.wait().cause == "cancel"
+    assert b"it was asked to end, but not by this repro" in output.err
+    again.cancel()
+
+
 # --- environments on the node --------------------------------------------------------------
-
-
-def wheel(folder):
-    """Write a wheel with one module and one program; give its digest."""
-    name = "greeting-1.0.dist-info"
-    files = {
-        "greeting.py": "def main():\n    print('hello')\n",
-        f"{name}/METADATA": "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n",
-        f"{name}/WHEEL": "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{name}/entry_points.txt": "[console_scripts]\ngreet = greeting:main\n",
-    }
-    files[f"{name}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{name}/RECORD"])
-    folder.mkdir(parents=True)
-    path = folder / "greeting-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for file, text in files.items():
-            archive.writestr(file, text)
-    (folder / "index.html").write_text(f'<a href="{path.name}">{path.name}</a>')
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.fixture
@@ -536,7 +526,10 @@ def index(tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/", wheel(tmp_path / "index" / "greeting")
+        yield (
+            f"http://127.0.0.1:{server.server_port}/",
+            servers.wheel(tmp_path / "index" / "greeting"),
+        )
         server.shutdown()
         thread.join()
 
@@ -608,3 +601,204 @@ def test_a_step_that_cannot_reach_our_receiver_says_so(site):
     end, output = site.done("true", variables={"U": "http://127.0.0.1:1/"})
     assert end.code == 0
     assert b"nothing that the step logs with MLflow is received" in output.err
+
+
+# --- Spark jobs ----------------------------------------------------------------------------
+
+SPARK = SparkJob(python_file="main.py")
+WAITS = "import time\nprint('ready')\nwhile True:\n    time.sleep(0.02)\n"
+
+
+def of_spark(site, text, command="python main.py", backend=None, spark=SPARK, **fields):
+    """Begin a Spark job whose file has that text."""
+    job = site.job("", argv=("bash", "-c", command), spark=spark, **fields)
+    pathlib.Path(job.folder, "main.py").write_text(text)
+    output = Output()
+    return (backend or site.backend()).submit(job, output), output
+
+
+def driver_of(site):
+    (run,) = site.workspace.runs.values()
+    return run.process.pid
+
+
+def gone(pid):
+    for _ in range(500):
+        if not os.path.exists(f"/proc/{pid}"):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_the_file_of_a_spark_job_is_run_by_the_driver_itself(site):
+    text = (
+        "import os, sys\n"
+        "import beside\n"
+        "print(spark, os.getpid(), threaded())\n"
+        "print(sys.argv, __name__, __file__)\n"
+        "print(os.environ['GIVEN'], os.environ['SPARK_HOME'], os.path.basename(os.getcwd()))\n"
+        "os.system('echo from a child')\n"
+        "print('problem', file=sys.stderr)\n"
+    ).replace("import beside\n", "from beside import threaded\n")
+    job = site.job(
+        "",
+        argv=("bash", "-c", "python main.py 'a b' --c 1"),
+        spark=SPARK,
+        variables={"GIVEN": "ours"},
+    )
+    pathlib.Path(job.folder, "main.py").write_text(text)
+    beside = "import threading\ndef threaded():\n    return threading.current_thread().name\n"
+    pathlib.Path(job.folder, "beside.py").write_text(beside)
+    output = Output()
+    assert site.backend().submit(job, output).wait().code == 0
+    pid = driver_of(site)
+    first, second, third, fourth = output.out.decode().splitlines()
+    assert first.startswith(f"session {pid} {pid} Thread-1")
+    assert second == "['main.py', 'a b', '--c', '1'] __main__ main.py"
+    assert (third, fourth) == ("ours /databricks/spark work", "from a child")
+    assert output.err == b"problem\n"
+    assert sorted(os.listdir(job.folder)) == ["beside.py", "main.py"]  # no __pycache__
+
+
+def test_the_libraries_of_a_spark_job_come_after_those_of_the_settings(site):
+    backend = site.backend(libraries=[{"jar": "dbfs:/a.jar"}])
+    spark = SparkJob(python_file="main.py", python_libraries=("numpy==2", "x"))
+    running, _ = of_spark(site, "", backend=backend, spark=spark)
+    assert running.wait().code == 0
+    (asked,) = site.workspace.calls("runs/submit")
+    assert asked["tasks"][0]["libraries"] == [
+        {"jar": "dbfs:/a.jar"},
+        {"pypi": {"package": "numpy==2"}},
+        {"pypi": {"package": "x"}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("", 0, ""),
+        ("import sys; sys.exit()", 0, ""),
+        ("import sys; sys.exit(3)", 3, ""),
+        ("import sys; sys.exit(256 + 4)", 4, ""),
+        ("import sys; sys.exit('why')", 1, "why\n"),
+        ("1 +", 1, "SyntaxError: invalid syntax\n"),
+        ("def f():\n    raise ValueError('no')\nf()", 1, "ValueError: no\n"),
+    ],
+)
+def test_a_spark_job_ends_with_the_exit_code_of_its_file(site, text, code, said):
+    running, output = of_spark(site, f"print('out'); {text}" if ";" in text else text)
+    assert (running.wait().cause, running.wait().code) == ("exit", code)
+    assert output.err.decode().endswith(said)
+    assert bool(said) == bool(output.err)
+    assert "driver.py" not in output.err.decode()
+    assert site.left() == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("python -c pass", "takes a file and its arguments only"),
+        ("python", "takes a file and its arguments only"),
+        ("python absent.py", "there is no file `absent.py`"),
+    ],
+)
+def test_what_the_driver_cannot_run_is_said(site, command, words):
+    running, output = of_spark(site, "", command)
+    assert running.wait().code == 2
+    assert words in output.err.decode()
+
+
+def test_the_command_of_a_spark_job_is_one_of_the_shell(site):
+    text = "import sys\nprint(spark[:7], *sys.argv[1:])\nglobals()['left'] = 1\n"
+    command = "python main.py $WORD >out; python3 main.py two | tr a-z A-Z; exit 5"
+    running, output = of_spark(site, text, command, variables={"WORD": "one"})
+    assert running.wait().code == 5
+    assert output.out == b"SESSION TWO\n"
+    assert (site.root / "job-1" / "work" / "out").read_text() == "session one\n"
+
+
+def test_the_driver_is_itself_again_when_a_file_has_ended(site):
+    state = "[os.getcwd(), sys.argv, dict(os.environ), sys.path]"
+    text = "import os, sys\nsys.path.append('x'); os.environ['NEW'] = '1'; os.chdir('/')\n"
+    driver = servers.DRIVER.replace(
+        "    try:\n        runpy", f"    before = repr({state})\n    try:\n        runpy"
+    ).replace("ended.append(0)", f"assert before == repr({state}); ended.append(0)")
+    assert driver.count("before") == 2
+    site.workspace.driver = driver.replace("import io", "import io, os, sys")
+    running, _ = of_spark(site, text)
+    assert running.wait().code == 0
+    (run,) = site.workspace.runs.values()
+    run.thread.join(60)
+    assert (run.error, run.result) == ("", "SUCCESS")
+
+
+def test_the_output_of_a_spark_job_is_live_and_what_it_made_is_brought(site):
+    go = site.root / "go"
+    text = (
+        "import os, pathlib, time\n"
+        f"print('ready')\nwhile not os.path.exists({str(go)!r}):\n    time.sleep(0.02)\n"
+        "pathlib.Path('out').write_text('made'); os.unlink('main.py')\n"
+    )
+    running, output = of_spark(site, text)
+    assert output.heard(b"ready", 60)
+    go.touch()
+    assert running.wait().code == 0
+    work = site.root / "job-1" / "work"
+    assert [(path.name, path.read_text()) for path in work.iterdir()] == [("out", "made")]
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+def test_a_spark_job_is_asked_to_end(site, how):
+    text = WAITS.replace("while", "import sys\ntry:\n  while").replace("    time", "      time")
+    text += "finally:\n    print('bye')\n"
+    running, output = of_spark(site, text, timeout_ms=1500 if how == "timeout" else 0)
+    assert output.heard(b"ready", 60)
+    if how == "cancel":
+        running.cancel()
+    assert (running.wait().cause, running.wait().code) == (how, 143)
+    assert output.out == b"ready\nbye\n"
+    assert output.err == b""
+    assert gone(driver_of(site))
+    assert site.left() == NOTHING
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        WAITS.replace("0.02", "600"),
+        WAITS.replace("    time", "  try:\n    time") + "  except BaseException:\n    pass\n",
+    ],
+)
+def test_a_spark_job_that_does_not_listen_is_ended_with_its_driver(site, how, text):
+    backend = site.backend(scratch=str(site.root / "scratch"))
+    limit = 1500 if how == "timeout" else 0
+    command = "command -v python; exec python main.py"
+    running, output = of_spark(site, text, command, backend, timeout_ms=limit, grace_ms=300)
+    assert output.heard(b"ready", 60)
+    if how == "cancel":
+        running.cancel()
+    assert (running.wait().cause, running.wait().code) == (how, 137)
+    assert gone(driver_of(site))
+    assert site.left() == NOTHING
+    assert os.listdir(site.root / "scratch") == []
+    folder = pathlib.Path(output.out.decode().split()[0]).parents[1]
+    assert folder.name.startswith("repro-agent-")
+    assert not folder.exists()
+
+
+def test_a_spark_job_that_ends_its_driver_is_lost(site):
+    running, output = of_spark(site, "import os; os._exit(7)")
+    assert running.wait().cause == "lost"
+    assert b"something on its node has ended it" in output.err
+    assert gone(driver_of(site))
+    assert site.left() == NOTHING
+
+
+def test_a_spark_job_that_databricks_cancels_is_cancelled(site):
+    running, output = of_spark(site, WAITS)
+    assert output.heard(b"ready", 60)
+    site.workspace.runs[running.number].end()
+    assert running.wait().cause == "cancel"
+    assert b"it was cancelled in Databricks" in output.err
+    assert site.left() == NOTHING

@@ -1,19 +1,21 @@
 """What of the Databricks backend needs no workspace: credentials, settings, the run's parts."""
 
+import ast
 import base64
 import json
+import pathlib
 import re
+import sys
 
 import pytest
 from conftest import REPOSITORY
 
 from repro import schemas
-from repro.backends import databricks, databricksaccess, databricksjob
+from repro.backends import databricks, databricksaccess, databricksdriver, databricksjob
 from repro.backends.databricksjob import Settings
 from repro.backends.databricksrun import read_state
 from repro.errors import ProjectInvalid, Unsupported, UsageError
 from repro.lock import Artifact, EnvironmentLock, Image, Interpreter
-from repro.spec import SparkJob
 
 CLUSTER = {"spark_version": "15.4.x-scala2.12", "num_workers": 2}
 PYTHON = Interpreter(implementation="cpython", version="3.11.7", abi="", platform="linux-x86_64")
@@ -308,19 +310,19 @@ def test_an_image_that_no_cluster_gets_is_refused():
 # --- the run -------------------------------------------------------------------------------
 
 
+def test_the_driver_needs_python_3_8_and_nothing_else():
+    text = pathlib.Path(databricksdriver.__file__).read_text()
+    tree = ast.parse(text, feature_version=(3, 8))
+    found = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = {getattr(node, "module", None) or node.names[0].name for node in found}
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+
+
 def test_the_same_agent_gives_the_same_program():
     text = databricksjob.program(b"agent").decode()
     compile(text, "program", "exec")
     assert base64.b64encode(b"agent").decode() in text
     assert databricksjob.program(b"agent") == databricksjob.program(b"agent")
-
-
-def test_a_spark_job_is_its_file_with_parameters_and_libraries():
-    spark = SparkJob(python_file="a.py", parameters=("x",), python_libraries=("numpy==2",))
-    assert databricksjob.spark_task(spark, ["y z"]) == {
-        "spark_python_task": {"python_file": "a.py", "parameters": ["x", "y z"]},
-        "libraries": [{"pypi": {"package": "numpy==2"}}],
-    }
 
 
 @pytest.mark.parametrize(

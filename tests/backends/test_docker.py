@@ -6,7 +6,6 @@ import http.server
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ import threading
 import urllib.parse
 
 import pytest
-from support.docker_engine import docker_engine  # noqa: F401
+from support.docker_engine import Line, docker_engine  # noqa: F401
 
 from repro.backends import container
 from repro.backends.docker import Docker
@@ -381,38 +380,13 @@ def test_the_container_of_a_process_that_was_killed_is_found_by_the_next(room):
     assert room.base.name not in room.backend.orphans()
 
 
-class Line:
-    """A way to the daemon that can be cut, as if the daemon had died."""
-
-    def __init__(self, folder, host):
-        self.path, self._target = f"{folder}/docker.sock", host.removeprefix("unix://")
-        self._open = []
-        self._listener = socket.create_server(self.path, family=socket.AF_UNIX)
-        self._open.append(self._listener)
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self):
-        with contextlib.suppress(OSError):
-            while True:
-                near, far = self._listener.accept()[0], socket.socket(socket.AF_UNIX)
-                far.connect(self._target)
-                self._open += [near, far]
-                for ends in ((near, far), (far, near)):
-                    threading.Thread(target=self._copy, args=ends, daemon=True).start()
-
-    def _copy(self, source, target):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-
-    def cut(self):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
-        for line in self._open:
-            with contextlib.suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
-            line.close()
+def test_a_container_that_was_never_started_is_no_success(room):
+    labels = {container.RUN: room.base.name, container.OWNER: f"{os.uname().nodename} earlier 1 1"}
+    with room.client() as client:
+        client.create_container(room.engine.image, ["true"], labels=labels)
+    output = Output()
+    assert room.backend.find(room.base.name, output).wait().cause == "lost"
+    assert b"how it ended is not known" in output.err
 
 
 @pytest.fixture

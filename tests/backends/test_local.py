@@ -17,7 +17,8 @@ import pytest
 from backends.jobs import Output, bash, gone, host, left, marked, processes, python, run, shape
 from backends.shapes import SHAPES
 
-from repro.backends.local import HERE, Local
+from repro.backends.local import Local
+from repro.backends.nursery import HERE
 from repro.errors import Unreachable
 from repro.ports import Job, JobEnd
 

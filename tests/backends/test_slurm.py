@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from conftest import REPOSITORY
 from support import slurm_engine as engines
-from support.slurm_engine import slurm_engine  # noqa: F401  (a fixture)
+from support.slurm_engine import slurm_accounts, slurm_engine  # noqa: F401  (fixtures)
 
 from repro import schemas
 from repro.backends import slurmjob, slurmqueue
@@ -605,3 +605,35 @@ def test_a_step_that_cannot_reach_us_says_so(site):
     running, output = site.begun("true", until=b"", variables={"U": "http://127.0.0.1:1/"})
     assert running.wait().code == 0
     assert b"nothing that the step logs with MLflow is received" in output.err
+
+
+# --- with accounting -----------------------------------------------------------------------
+
+
+def test_a_job_that_the_controller_has_forgotten_is_in_the_accounts(slurm_accounts, tmp_path):  # noqa: F811
+    site = Site(slurm_accounts, tmp_path)
+    queue = site.backend().queue
+    good, _ = site.begun("exit 0", until=b"")
+    assert good.wait().code == 0
+    number = good.number
+    site.cluster.until(lambda: not queue._queued(number))
+    site.cluster.until(lambda: queue.look([number]))
+    assert queue.look([number])[number].word == "COMPLETED"
+
+
+def test_an_end_that_only_the_accounts_know_is_not_a_job_gone(slurm_accounts, tmp_path):  # noqa: F811
+    site = Site(slurm_accounts, tmp_path)
+    running, output = site.begun("echo ready; sleep 1; kill -KILL $PPID; exec sleep 600")
+    site.cluster.until(lambda: not running._queue._queued(running.number))
+    end = running.wait()
+    assert (end.cause, end.code) == ("lost", 137)
+    assert b"FAILED" in output.err
+
+
+class TestContractWithAccounts(BackendContract):
+    @pytest.fixture(autouse=True)
+    def _engine(self, slurm_accounts, store):  # noqa: F811
+        self.environ, self.store = slurm_accounts.environ, store
+
+    def backend(self):
+        return Slurm({"poll": 5}, store=self.store, environ=self.environ)

@@ -7,8 +7,10 @@ import os
 
 import jsonschema
 import pytest
+from support import cache_servers
 
-from repro import digest, schemas
+from repro import canonical, digest, schemas
+from repro.store import sealed
 
 LOCAL = ("--env-manager", "local")
 
@@ -69,6 +71,121 @@ def test_a_damage_is_said_then_repaired_then_gone(store, repro):
     assert done == ["quarantined", "removed"]
     assert repro("cache", "verify").code == 0
     assert document(repro("cache", "size", "--json"), "cache-size")["results"] == 1
+
+
+@pytest.fixture(params=["nginx", "folder"])
+def remote(request, tmp_path):
+    root = tmp_path / "remote"
+    root.mkdir()
+    with cache_servers.KINDS[request.param](root) as server:
+        yield server
+
+
+def repair(repro, remote, *words):
+    answer = repro(
+        "cache", "verify", "--repair", "--json", *words, env={"REPRO_REMOTE": remote.url}
+    )
+    return answer, document(answer, "cache-verify")
+
+
+def result(store, repro, number):
+    """Give the file of the result of a run, and what stands in it."""
+    key = runs(repro)[number]["key"]
+    path = os.path.join(store, "ac", key[:2], key[2:])
+    with open(path, "rb") as file:
+        return path, canonical.decode(sealed.unseal(file.read()))
+
+
+def write(path, plain):
+    os.unlink(path)
+    with open(path, "wb") as file:
+        file.write(sealed.seal(canonical.encode(plain)))
+
+
+def test_a_remote_heals_what_is_damaged_or_missing(store, repro, remote):
+    assert repro("cache", "push", "--remote", remote.url).code == 0
+    flip(output(store, b"1\n"))
+    os.unlink(output(store, b"2\n"))
+    answer, told = repair(repro, remote)
+    assert answer.code == 5
+    done = [(f["what"], f["fault"], f["repair"]) for f in told["findings"]]
+    assert done[0] == ("blob", "corrupt", "fetched")
+    assert done[1:] == [("result", "missing", "fetched")] * 2
+    assert (told["healed"], told["bits"]) == (3, 1)
+    assert len(os.listdir(os.path.join(store, "quarantine"))) == 1
+    assert repro("cache", "verify").code == 0
+    with open(output(store, b"2\n"), "rb") as file:
+        assert file.read() == b"2\n"
+
+
+def test_a_remote_heals_records_and_lists_of_files(store, repro, remote):
+    assert repro("cache", "push", "--remote", remote.url).code == 0
+    outputs = result(store, repro, 1)[1]["outputs"]
+    os.unlink(os.path.join(store, "cas", outputs[:2], outputs[2:]))
+    flip(result(store, repro, 0)[0])
+    answer = repro("cache", "verify", "--repair", "--remote", remote.url)
+    assert answer.code == 5
+    assert answer.out.endswith("2 findings: 1 corrupt, 1 missing; 2 healed\n")
+    assert repro("cache", "verify").code == 0
+    assert document(repro("cache", "size", "--json"), "cache-size")["results"] == 2
+
+
+def test_what_a_remote_has_not_or_has_wrongly_is_quarantined(store, repro, remote):
+    assert repro("cache", "push", "--remote", remote.url).code == 0
+    for data in (b"1\n", b"2\n"):
+        flip(output(store, data))
+    there = [p for p in remote.data.rglob("*") if p.is_file() and p.read_bytes() == b"1\n"]
+    assert there
+    for place in there:
+        place.chmod(0o644)
+        place.write_bytes(b"?\n")
+    answer, told = repair(repro, remote)
+    assert answer.code == 5
+    repairs = sorted((f["what"], f["repair"]) for f in told["findings"])
+    assert repairs == [
+        ("blob", "fetched"),
+        ("blob", "quarantined"),
+        ("result", "fetched"),
+        ("result", "removed"),
+    ]
+    assert told["healed"] == 2
+    assert "has other bytes" in answer.err
+    assert repro("cache", "verify").code == 0
+
+
+def test_nobody_is_asked_offline_or_without_repair(store, repro, remote):
+    assert repro("cache", "push", "--remote", remote.url).code == 0
+    flip(output(store, b"2\n"))
+    looked = repro("cache", "verify", "--json", env={"REPRO_REMOTE": remote.url})
+    assert document(looked, "cache-verify")["healed"] == 0
+    assert repro("cache", "verify").code == 5
+    _answer, told = repair(repro, remote, "--offline")
+    assert told["healed"] == 0
+    assert [f["repair"] for f in told["findings"]] == ["quarantined", "removed"]
+
+
+def test_a_remote_that_is_not_there_is_said_and_the_damage_taken_away(store, repro):
+    flip(output(store, b"2\n"))
+    away = "http://127.0.0.1:9/cache"
+    answer = repro("cache", "verify", "--repair", env={"REPRO_REMOTE": away})
+    assert answer.code == 5
+    assert "127.0.0.1:9" in answer.err
+    assert "quarantined" in answer.out
+    assert repro("cache", "verify").code == 0
+
+
+def test_kinds_of_findings_are_told_apart_by_bits(store, repro):
+    def bits():
+        return document(repro("cache", "verify", "--json"), "cache-verify")["bits"]
+
+    (first, one), (second, two) = (result(store, repro, number) for number in (0, 1))
+    write(first, {**one, "schema": "repro.result/9"})
+    assert bits() == 4
+    write(second, {**two, "provenance": one["provenance"]})
+    assert bits() == 6
+    flip(output(store, b"2\n"))
+    assert bits() == 7
+    assert repro("cache", "verify").code == 5
 
 
 def test_a_pinned_result_survives_every_collection(store, repro):

@@ -72,6 +72,26 @@ def test_an_input_that_another_step_declares_as_output_is_an_edge(wanted, made, 
     assert order(found) == (["maker", "main"] if is_edge else ["main"])
 
 
+def test_who_makes_an_input_comes_in_the_order_of_the_file():
+    makers = [entry(n, outputs=(f"{n}/*" if n == "b" else f"{n}/x",)) for n in "cba"]
+    assert order(of(entry("main", inputs=("*/x",)), *makers)) == ["c", "b", "a", "main"]
+
+
+def test_a_glob_looks_only_where_it_can_match():
+    names = [f"out{n}/x" for n in range(3000)]
+    makers = [entry(f"s{n}", outputs=(name,)) for n, name in enumerate(names)]
+    users = [entry(f"u{n}", inputs=(f"out{n}/*",)) for n in range(3000)]
+    found = of(entry("main", needs=[user.name for user in users]), *makers, *users)
+    assert len(found.nodes) == 6001
+    assert all(node.needs == (f"s{node.id[1:]}",) for node in found.nodes if node.id[0] == "u")
+
+
+def test_inputs_that_no_step_makes_are_told():
+    makers = [entry("a", outputs=("x",)), entry("b", outputs=("y/*.csv",))]
+    wanted = ("x", "y/1.csv", "z", "y", "x/deep", "*.txt")
+    assert list(graph.unmade(makers, wanted)) == ["z", "y", "*.txt"]
+
+
 def test_undeclared_inputs_imply_no_edge():
     assert order(of(entry("main"), entry("maker", outputs=("x",)))) == ["main"]
 
@@ -267,6 +287,17 @@ def test_the_order_is_that_of_the_graph_and_the_same_every_time():
     ]
     assert [n for n, _ in runs[0]] == ["a", "b", "c", "main"]
     assert all(one == other for one, other in itertools.pairwise(runs))
+
+
+def test_steps_that_ask_for_less_pass_those_that_wait_for_room():
+    asked = {"a": 2, "b": 3, "c": 1, "d": 1}
+    steps = [entry(n, resources=Resources(cpus=cpus)) for n, cpus in asked.items()]
+    state = schedule.Schedule(
+        of(*steps, entry("main", needs=list(asked))), schedule.Capacity(jobs=4, cpus=3)
+    )
+    assert [state.next().id, state.next().id, state.next()] == ["a", "c", None]
+    state.end("a", good=True)
+    assert [state.next().id, state.next()] == ["d", None]
 
 
 def test_what_runs_elsewhere_takes_nothing_of_this_machine():

@@ -21,7 +21,7 @@ def watch(event):
 request = Request(
     uri=folder,
     backend=backend,
-    env_manager="" if backend == "docker" else "local",
+    env_manager="local" if backend == "slurm" else "",
     config=config or None,
     parameters={},
     caller=folder,

@@ -760,11 +760,32 @@ def test_byte_code_is_compiled_once_for_all_environments(conda, channel, make):
     assert os.path.samefile(*found)
     assert run(make(two), "python", "-c", "import tinymath; print(tinymath.add(1, 2))") == "3"
     (kept,) = pathlib.Path(conda._home, "pkgs").glob("tinymath-1.1.0-*+*")
-    written_to(kept / "0")
+    written_to(kept / "000000")
     (three,) = locked(conda, wanting(channel, python, "tinymath=1.1", "tinyml"))
     assert (
         b"add" in next(pathlib.Path(make(three)).rglob("tinymath/__pycache__/*.pyc")).read_bytes()
     )
+
+
+def test_what_was_pruned_is_made_again_without_reading_its_files(conda, channel, home, opened):
+    python = f"python={channels.VERSION}"
+    (lock,) = locked(conda, wanting(channel, python, "tinymath=1.1"))
+
+    def files_read():
+        opened.clear()
+        made = conda.realize(lock, silent)
+        seen = [path for path in opened if "/pkgs/tinymath-" in path and "/info/" not in path]
+        assert run(made.prefix, "python", "-c", "import tinymath; print(tinymath.add(1, 2))") == "3"
+        made.release()
+        return made.prefix, [path for path in seen if os.path.isfile(path)]
+
+    for number in range(4):
+        prefix, read = files_read()
+        assert number == 0 or read == []
+        cache.prune(home, older_than_ns=None, everything=True, dry_run=False, now_ns=0)
+    files_read()
+    shutil.rmtree(prefix)
+    assert len(files_read()[1]) > 1, "modules and byte-code, since others removed their links"
 
 
 def test_after_a_boot_an_environment_is_read_before_it_is_used(conda, channel):

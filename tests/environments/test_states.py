@@ -38,7 +38,7 @@ def record(folder, tmp_path):
 
 
 def again(record, about="of this"):
-    return Record(record._path, record._folder, about)
+    return Record(record.path, record.folder, about)
 
 
 def sha(data):
@@ -46,7 +46,7 @@ def sha(data):
 
 
 def test_every_file_is_read_and_cannot_be_written_to(record, folder):
-    assert {path: found for path, (found, _state) in record.files.items()} == {
+    assert again(record).digests == {
         "lib/small": sha(b"small"),
         "lib/large": sha(LARGE),
         "empty": sha(b""),
@@ -57,8 +57,8 @@ def test_every_file_is_read_and_cannot_be_written_to(record, folder):
         "444",
         "555",
     ]
-    assert dict(record.inodes())[os.lstat(folder / "run").st_dev, os.lstat(folder / "run").st_ino]
-    assert len(dict(record.inodes())) == 4
+    known = dict(zip(record.digests, record.states, strict=True))
+    assert known["run"] == states.state_of(str(folder / "run"))
 
 
 def test_what_has_its_state_is_not_read(record, opened):
@@ -123,22 +123,68 @@ def test_a_write_while_links_are_made_is_found(record, folder):
     assert known.renew() == ["lib/small"]
 
 
+def linked(folder, place):
+    """Another name for each file, as an environment has."""
+    place.mkdir()
+    for path in ("lib/small", "lib/large", "empty", "run"):
+        os.link(folder / path, place / os.path.basename(path))
+
+
+def test_links_that_are_removed_by_us_are_no_reason_to_read(record, folder, tmp_path, opened):
+    linked(folder, tmp_path / "env")
+    known = again(record)
+    assert known.damaged() == []
+    with states.unlinking([known]):
+        files.remove_tree(str(tmp_path / "env"))
+    opened.clear()
+    assert again(record).damaged() == []
+    assert not [path for path in opened if "/package/" in path]
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile", "after"])
+def test_a_change_is_found_although_links_are_removed(record, folder, tmp_path, when):
+    linked(folder, tmp_path / "env")
+    known = again(record)
+    assert known.damaged() == []
+    if when == "before":
+        rewritten(folder / "lib" / "small", b"smell")
+    with states.unlinking([known]):
+        files.remove_tree(str(tmp_path / "env"))
+        if when == "meanwhile":
+            (folder / "lib" / "small").chmod(0o644)
+            (folder / "lib" / "small").write_bytes(b"smell")
+    if when == "after":
+        rewritten(folder / "lib" / "small", b"smell")
+    assert again(record).damaged() == ["lib/small"]
+
+
+def test_numbers_that_are_too_large_are_read_each_time(record, folder, opened):
+    huge = (1, 2**64 - 1, 5, -(2**70), 3, 4)
+    record.states = [huge] * len(record.states)
+    record.save()
+    opened.clear()
+    assert again(record).damaged() == []
+    assert str(folder / "lib" / "small") in opened
+
+
 def test_a_record_of_something_else_says_nothing(record):
-    assert again(record, "of that").files == {}
-    for text in (b"", b"{", b"[]", b'{"format": 99}'):
-        files.replace(record._path, text)
-        assert again(record).files == {}
+    assert again(record, "of that").digests == {}
+    assert again(record, "").digests
+    whole = files.read(record.path)
+    for text in (b"", b"{", b"[]", b'{"format": 99}', whole[:-1], whole[: len(whole) // 2]):
+        files.replace(record.path, text)
+        assert again(record).digests == {}
 
 
 def test_after_a_boot_all_is_read(record, folder, opened):
-    text = files.read(record._path)
-    files.replace(record._path, text.replace(states.boot().encode(), b"an earlier one"))
+    text = files.read(record.path)
+    files.replace(record.path, text.replace(states.boot().encode(), b"an earlier one"))
     known = again(record)
-    assert dict(known.inodes()) == {}
+    assert known.states == [states.UNKNOWN] * 5
     opened.clear()
     assert known.damaged() == []
     assert str(folder / "empty") in opened
-    assert len(dict(known.inodes())) == 4
+    assert states.UNKNOWN not in known.states
 
 
 def test_pipes_and_folders_have_no_digest(tmp_path):
@@ -175,11 +221,24 @@ def prefix(tmp_path):
 PATHS = ("top", "link", "lib/one.py", "lib/__pycache__/one.pyc")
 
 
+def kept(prefix):
+    return shape.keep(str(prefix), PATHS, {})
+
+
 def test_an_environment_keeps_its_shape(prefix):
-    noted = shape.keep(str(prefix), PATHS)
+    noted = kept(prefix)
+    assert shape.is_same(str(prefix), noted)
     (prefix / "lib" / "added.py").write_text("")
     (prefix / "lib" / "__pycache__" / "one.pyc").write_text("2")
-    assert shape.of(str(prefix)) == noted != shape.NOWHERE
+    assert shape.is_same(str(prefix), noted)
+    assert not shape.is_same(str(prefix), "")
+
+
+def test_what_is_known_of_a_file_is_not_looked_up(prefix):
+    marks = {path: shape.mark(os.lstat(prefix / path)) for path in PATHS}
+    assert shape.keep(str(prefix), PATHS, marks) == kept(prefix)
+    noted = shape.keep(str(prefix), PATHS, {**marks, "top": (1.0, 2)})
+    assert not shape.is_same(str(prefix), noted)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +254,66 @@ def test_an_environment_keeps_its_shape(prefix):
     ],
 )
 def test_every_change_is_another_shape(prefix, change):
-    noted = shape.keep(str(prefix), PATHS)
+    noted = kept(prefix)
     change(prefix)
-    assert shape.of(str(prefix)) != noted
+    assert not shape.is_same(str(prefix), noted)
+
+
+# -- one with more files than are looked at each time
+
+
+@pytest.fixture
+def large(prefix):
+    """An environment whose shape was noted, with its files and what was noted."""
+    paths = []
+    for number in range(shape.FEW + 1):
+        folder = f"lib/part{number % 20}"
+        (prefix / folder).mkdir(exist_ok=True)
+        (prefix / folder / f"{number}.py").write_text("")
+        paths.append(f"{folder}/{number}.py")
+    return prefix, paths, shape.keep(str(prefix), paths, {})
+
+
+def aged(prefix, seconds):
+    """Set the time at which all files were looked at."""
+    then = os.stat(prefix).st_mtime - seconds
+    os.utime(shape.list_of(str(prefix)), (then, then))
+
+
+def times(prefix):
+    return os.stat(shape.list_of(str(prefix))).st_mtime
+
+
+@pytest.mark.parametrize("how", ["remove", "replace", "rename"])
+def test_what_changes_a_folder_is_seen_at_once(large, how):
+    prefix, paths, noted = large
+    assert all(shape.is_same(str(prefix), noted) for _ in range(shape.PARTS * 4))
+    target = prefix / paths[7]
+    if how == "remove":
+        target.unlink()
+    elif how == "rename":
+        target.rename(f"{target}.txt")
+    else:
+        (prefix / "new").write_text("")
+        os.replace(prefix / "new", target)
+    assert not shape.is_same(str(prefix), noted)
+
+
+def test_what_is_written_in_place_is_seen_in_its_turn(large):
+    prefix, paths, noted = large
+    (prefix / paths[7]).write_text("changed")
+    seen = [shape.is_same(str(prefix), noted) for _ in range(100)]
+    assert set(seen) == {True, False}
+
+
+@pytest.mark.parametrize("seconds", [3601, -60], ids=["long ago", "in the future"])
+def test_all_is_looked_at_once_an_hour(large, seconds):
+    prefix, paths, noted = large
+    aged(prefix, seconds)
+    before = times(prefix)
+    assert shape.is_same(str(prefix), noted)
+    assert times(prefix) != before, "noted that it was"
+    aged(prefix, seconds)
+    (prefix / paths[7]).write_text("changed")
+    for _ in range(20):
+        assert not shape.is_same(str(prefix), noted)

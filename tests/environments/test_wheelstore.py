@@ -69,6 +69,17 @@ def test_a_file_of_the_store_that_was_changed_is_unpacked_again(python, lock, to
         assert imported(maker.realize(lock, told.append)) == "2.0 1.5"
 
 
+def test_what_was_pruned_is_made_again_without_reading_its_files(python, lock, told, home, opened):
+    maker = python()
+    maker.realize(lock, told.append).release()
+    for _ in range(2):
+        prune(home)
+        opened.clear()
+        realized = maker.realize(lock, told.append)
+        assert not [p for p in opened if p.endswith(("/site/alpha.py", "/site-packages/alpha.py"))]
+        assert imported(realized) == "2.0 1.5"
+
+
 def test_a_file_and_its_wheel_that_were_changed_are_fetched_again(python, lock, told, cached, home):
     maker = python()
     maker.realize(lock, told.append).release()
@@ -122,6 +133,17 @@ def test_what_a_step_adds_does_no_harm(python, lock, told):
     first.release()
     maker.realize(lock, told.append).release()
     assert made(told) == 1
+
+
+def test_of_two_wheels_with_one_file_the_last_counts(python, own_wheels, told, home):
+    for name, version in (("alpha", "2.0"), ("beta", "1.5"), ("gamma", "1.0")):
+        own_wheels.wheel(name, version, more={"shared.txt": name})
+    lock = locked(python(), own_wheels.request("alpha", "beta==1.5"), told.append)
+    for _ in range(3):
+        realized = python().realize(lock, told.append)
+        assert installed(realized, "shared.txt").read_text() == "beta"
+        assert imported(realized) == "2.0 1.5"
+        prune(home)
 
 
 def test_two_environments_share_the_files_and_not_the_commands(python, lock, told):

@@ -17,6 +17,9 @@ from faults import (  # noqa: E402  (the path has to be there first)
     errors,
     flips,
     full,
+    fuzz,
+    histories,
+    hostile,
     kill_cli,
     lostwrites,
     mutants,
@@ -39,6 +42,10 @@ FORMS = {
     "two-hosts": (two_hosts.run, 5, 50),
     "crowd": (lambda steps: two_hosts.crowd(4, steps), 20, 0),
     "large-crowd": (lambda steps: two_hosts.crowd(16, steps), 0, 200),
+    "hostile": (hostile.run, 120, 370),
+    "fuzz": (fuzz.run, 2_000, 1_000_000),
+    "histories": (histories.run, 25, 1_000),
+    "history-mutants": (histories.planted, 2, 7),
     "mutants": (lambda _all: mutants.run(), 1, 1),
 }
 

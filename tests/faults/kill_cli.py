@@ -19,11 +19,14 @@ CALLS = (
 )
 KILLED = (-9, 137)
 LOCAL = ("--env-manager", "local")
+URL = "the URL of the remote"
+REMOTE = ("--remote", URL)
+PULL = ("cache", "pull", *REMOTE)
 ENVIRONMENT = "python: '{0}.{1}'\nbuild_dependencies: []\ndependencies: []\n"
 PROJECT = """\
 python_env: env.yaml
 entry_points:
-  main: {command: 'echo 1 > o; echo 2 > p'}
+  main: {inputs: [env.yaml], outputs: [o, p], command: 'echo 1 > o; echo 2 > p'}
 """
 HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -31,14 +34,22 @@ HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 class Victim:
     """A command, what has to be there before, and what must be true once it is repeated."""
 
+    threads = False
+
     def __init__(self, name, words, *, good=(0,)):
         self.name, self.words, self.good = name, words, good
 
     def prepare(self, command):
-        """Begin with a store in which a step has run."""
-        shutil.rmtree(os.path.join(command.root, "store"), ignore_errors=True)
+        """Begin with a store in which a step has run, and a remote in which nothing is."""
+        for folder in ("store", "remote"):
+            shutil.rmtree(os.path.join(command.root, folder), ignore_errors=True)
+        os.mkdir(os.path.join(command.root, "remote"))
         command.call(("run", *LOCAL))
         files_unlink(os.path.join(command.project, "o"))
+
+    def wrong(self, command):
+        """Say what is wrong after the command was repeated; nothing if nothing is."""
+        return ""
 
 
 class Fresh(Victim):
@@ -46,7 +57,41 @@ class Fresh(Victim):
         shutil.rmtree(os.path.join(command.root, "store"), ignore_errors=True)
 
 
+class Push(Victim):
+    """Something with threads, all of which may be where it is killed."""
+
+    threads = True
+
+    def wrong(self, command):
+        """See what another machine gets from the remote."""
+        store, command.environ["REPRO_HOME"] = (
+            command.environ["REPRO_HOME"],
+            f"{command.root}/other",
+        )
+        try:
+            answers = [_call(command, words)[0] for words in (PULL, ("cache", "verify"))]
+            found = _results(command)
+        finally:
+            shutil.rmtree(command.environ["REPRO_HOME"])
+            command.environ["REPRO_HOME"] = store
+        return "" if (answers, found) == ([0, 0], 1) else f"another machine has {found}, {answers}"
+
+
+class Pull(Victim):
+    threads = True
+
+    def prepare(self, command):
+        super().prepare(command)
+        _call(command, ("cache", "push", *REMOTE))
+        shutil.rmtree(os.path.join(command.root, "store"))
+
+    def wrong(self, command):
+        return "" if _results(command) == 1 else "the result is not there"
+
+
 class Damaged(Victim):
+    """A store with a damaged file in each folder of files."""
+
     def prepare(self, command):
         super().prepare(command)
         cas = os.path.join(command.root, "store", "cas")
@@ -58,12 +103,33 @@ class Damaged(Victim):
                     file.write(b"x")
 
 
+class Healed(Damaged):
+    """The same, with a remote that has all of it."""
+
+    threads = True
+
+    def prepare(self, command):
+        Victim.prepare(self, command)
+        _call(command, ("cache", "push", *REMOTE))
+        kept = os.path.join(command.root, "kept")
+        shutil.move(os.path.join(command.root, "remote"), kept)
+        super().prepare(command)
+        shutil.rmtree(os.path.join(command.root, "remote"))
+        shutil.move(kept, os.path.join(command.root, "remote"))
+
+    def wrong(self, command):
+        return "" if _results(command) == 1 else "the result is not healed"
+
+
 VICTIMS = (
     Fresh("run", ("run", *LOCAL)),
     Victim("run again", ("run", *LOCAL, "--refresh")),
     Fresh("env build", ("run",)),
     Victim("prune", ("cache", "prune", "--older-than", "0")),
-    Damaged("verify --repair", ("cache", "verify", "--repair"), good=(0, 5)),
+    Push("push", ("cache", "push", *REMOTE)),
+    Pull("pull", PULL),
+    Damaged("repair", ("cache", "verify", "--repair"), good=(0, 5)),
+    Healed("repair from a remote", ("cache", "verify", "--repair", *REMOTE), good=(0, 5)),
 )
 
 
@@ -111,9 +177,23 @@ def _write(folder, name, text):
         file.write(text)
 
 
-def _traced(command, words, *options):
+def _words(command, words):
+    return tuple(f"file://{command.root}/remote" if word == URL else word for word in words)
+
+
+def _call(command, words):
+    return command.call(_words(command, words))
+
+
+def _results(command):
+    folder = os.path.join(command.environ["REPRO_HOME"], "ac")
+    return sum(len(names) for _base, _folders, names in os.walk(folder))
+
+
+def _traced(command, victim, *options):
+    options = ("-f", *options) if victim.threads else options
     return subprocess.run(
-        ["strace", *options, sys.executable, "-m", "repro", *words],
+        ["strace", *options, sys.executable, "-m", "repro", *_words(command, victim.words)],
         cwd=command.project,
         env={**command.environ, "PYTHONPATH": HERE},
         capture_output=True,
@@ -126,17 +206,17 @@ def _counted(command, victim):
     """Give every system call of a command that may change something: its name and its number."""
     victim.prepare(command)
     log = os.path.join(command.root, "calls")
-    done = _traced(command, victim.words, "-o", log, "-e", f"trace={','.join(CALLS)}")
+    done = _traced(command, victim, "-o", log, "-e", f"trace={','.join(CALLS)}")
     if done.returncode not in victim.good:
         return []
     counts, points = collections.Counter(), []
     for line in scene.read(log).decode("utf-8", "replace").splitlines():
-        match = re.match(r"(\w+)\(", line)
+        match = re.match(r"(\d+ +)?(\w+)\(", line)
         if match:
-            counts[match[1]] += 1
-            reading = match[1] == "openat" and "O_CREAT" not in line
-            if not reading or "store" in line:
-                points.append((match[1], counts[match[1]]))
+            counts[match[0]] += 1  # of each thread
+            reading = match[2] == "openat" and "O_CREAT" not in line
+            if not reading or "store" in line or "remote" in line:
+                points.append((match[2], counts[match[0]]))
     return points
 
 
@@ -144,12 +224,14 @@ def _kill(command, victim, point, tally):
     name, number = point
     victim.prepare(command)
     inject = f"inject={name}:signal=KILL:when={number}"
-    done = _traced(command, victim.words, "-o", os.devnull, "-e", f"trace={name}", "-e", inject)
+    done = _traced(command, victim, "-o", os.devnull, "-e", f"trace={name}", "-e", inject)
     tally.done += done.returncode in KILLED
     where = f"{victim.name}, killed at {name} {number}"
-    status, printed, _told, _count = command.call(victim.words)
+    status, printed, _told, _count = _call(command, victim.words)
     if status not in victim.good or "Traceback" in printed:
         tally.fault(f"{where}: again, it ends with {status}: {printed[-400:]}")
+    if wrong := victim.wrong(command):
+        tally.fault(f"{where}: again, and {wrong}: {printed[-400:]}")
     status, printed, _told, _count = command.call(("run", *LOCAL))
     path = os.path.join(command.project, "o")
     found = scene.read(path) if os.path.exists(path) else b""

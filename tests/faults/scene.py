@@ -32,16 +32,17 @@ class Tally:
         self.figure, self.what, self.asked = figure, what, asked
         self.done = 0
         self.faults = []
-        self.skipped = ""
+        self.skipped = self.more = ""
         self.began = time.monotonic()
         self.seconds = 0.0
 
     def fault(self, text):
         self.faults.append(text)
 
-    def end(self, skipped=""):
+    def end(self, skipped="", *, more=""):
         self.seconds = time.monotonic() - self.began
         self.skipped = skipped
+        self.more = more
         return self
 
     @property
@@ -60,6 +61,7 @@ class Tally:
         return (
             f"{self.figure:<4} {self.what:<58} {self.done:>6}/{self.asked:<6} "
             f"faults {len(self.faults):<4} {self.seconds:6.1f} s  {state}"
+            + (f"  ({self.more})" if self.more else "")
         )
 
 

@@ -2,30 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from faults.forms import short, watches
 
-import pytest
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches calls by /proc")
-DEEP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "deep.py")
-
-
-def short(form):
-    """Run a form in a process of its own: it is copied thousands of times, and has no threads."""
-    done = subprocess.run(
-        [sys.executable, DEEP, "--short", form],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " faults 0 " in done.stdout
-    if "SKIPPED" in done.stdout:
-        assert os.environ.get("CI") != "true", done.stdout
-        pytest.skip(done.stdout.strip())
+pytestmark = watches
 
 
 def test_800_kills_at_system_calls_leave_nothing_wrong():

@@ -29,8 +29,26 @@ def check(place, **options):
     return integrity.verify(place.home, place.blobs, place.results, **options)
 
 
-def repaired(place, heal=lambda _name: False):
-    return integrity.repair(check(place), place.home, place.blobs, place.results, heal)
+class Elsewhere:
+    """Another place, with blobs by name and results by key; it notes what it is asked for."""
+
+    def __init__(self, place, blobs=None, results=None):
+        self.place, self.blobs, self.results = place, blobs or {}, results or {}
+        self.asked = []
+
+    def fetch_blob(self, name, size):
+        self.asked.append((name, size))
+        return name in self.blobs and bool(self.place.blobs.put(self.blobs[name]))
+
+    def fetch_result(self, key):
+        self.asked.append((key, "result"))
+        if key in self.results:
+            self.place.results.put(self.results[key])
+        return self.results.get(key)
+
+
+def repaired(place, elsewhere=None):
+    return integrity.repair(check(place), place.home, place.blobs, place.results, elsewhere)
 
 
 def damage(path, data=b"wrong"):
@@ -86,22 +104,20 @@ def test_without_another_copy_a_damage_is_taken_out_of_the_way(place):
 
 def test_a_blob_that_is_to_be_had_elsewhere_is_fetched(place):
     damage(blob_of(place, 1))
-    asked = []
-
-    def heal(name):
-        asked.append(name)
-        place.blobs.put(b"1")
-        return True
-
-    report = repaired(place, heal)
+    name = digest.of_bytes(b"1")
+    elsewhere = Elsewhere(place, {name: b"1"})
+    report = repaired(place, elsewhere)
     assert faults(report) == [("blob", "corrupt", "fetched"), ("result", "missing", "fetched")]
-    assert asked == [digest.of_bytes(b"1")]
+    assert elsewhere.asked == [(name, 1)]
+    assert (report.healed, report.bits) == (2, integrity.CORRUPT)
     assert place.look(1) == "exact"
+    assert check(place).findings == ()
 
 
 def test_what_is_fetched_is_not_believed_unseen(place):
     damage(blob_of(place, 1))
-    report = repaired(place, lambda _name: True)
+    report = repaired(place, Elsewhere(place, {digest.of_bytes(b"1"): b"other bytes"}))
+    assert report.healed == 0
     assert faults(report) == [("blob", "corrupt", "quarantined"), ("result", "missing", "removed")]
 
 
@@ -112,11 +128,39 @@ def test_a_lost_list_of_files_is_fetched_with_all_that_it_names(place):
         kept[name] = place.blobs.get(name)
         os.unlink(place.blobs.path(name))
 
-    def heal(name):
-        return place.blobs.put(kept[name]) == name
-
-    assert faults(repaired(place, heal)) == [("result", "missing", "fetched")]
+    elsewhere = Elsewhere(place, kept)
+    assert faults(repaired(place, elsewhere)) == [("result", "missing", "fetched")]
+    assert elsewhere.asked == [(result.outputs, None), (digest.of_bytes(b"1"), 1)]
     assert place.look(1) == "exact"
+
+
+def test_a_result_that_cannot_be_completed_is_fetched_as_another_one_made_it(place):
+    key = Outputs(number=1).key
+    damage(blob_of(place, 1))
+    other = replace(place.results.get(key), outputs=place.blobs.put(manifest.encode(())))
+    other = replace(other, run_id="f" * 32, provenance="")
+    report = repaired(place, Elsewhere(place, results={key: other}))
+    assert faults(report) == [("blob", "corrupt", "quarantined"), ("result", "missing", "fetched")]
+    assert report.healed == 1
+    assert place.results.get(key) == other
+    assert check(place).findings == ()
+
+
+def test_a_result_that_is_fetched_is_not_believed_unseen(place):
+    key = Outputs(number=1).key
+    damage(blob_of(place, 1))
+    elsewhere = Elsewhere(place, results={key: replace(place.results.get(key), outputs="0" * 64)})
+    assert ("result", "missing", "fetched") not in faults(repaired(place, elsewhere))
+
+
+def test_a_damaged_result_is_fetched_and_else_put_aside(place):
+    step = Outputs(number=1)
+    good = place.results.get(step.key)
+    damage(place.results.path(step.key))
+    elsewhere = Elsewhere(place, results={step.key: good})
+    assert faults(repaired(place, elsewhere)) == [("result", "corrupt", "fetched")]
+    assert place.look(1) == "exact"
+    assert len(os.listdir(place.home.path("quarantine"))) == 1
 
 
 def test_a_damaged_result_is_put_aside(place):

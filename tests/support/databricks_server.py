@@ -2,10 +2,12 @@
 
 The shapes are those of the published references of the Jobs API 2.1, the DBFS API and the Files
 API. A cluster is a process of this machine: it runs the file of a `spark_python_task` in a thread
-that is not the main one, as Spark does, and takes any SystemExit for a failure.
+that is not the main one, as Spark does, with `spark` and with a standard output of its own, and
+takes any SystemExit for a failure.
 """
 
 import base64
+import hashlib
 import json
 import os
 import pathlib
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -24,12 +27,14 @@ import jsonschema
 TOKEN = "dapi-0123456789-secret"
 MB = 1 << 20
 DRIVER = """
-import runpy, sys, threading, traceback
+import io, os, runpy, sys, threading, traceback
 ended = []
 def run():
     sys.argv = sys.argv[1:]
+    sys.stdout = io.StringIO()
+    names = {"spark": f"session {os.getpid()}"}
     try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
+        runpy.run_path(sys.argv[0], names, run_name="__main__")
         ended.append(0)
     except BaseException:
         traceback.print_exc()
@@ -170,6 +175,7 @@ class Workspace:
         self.holds = threading.Event()
         self.holds.set()
         self.refused_cluster = ""
+        self.driver, self.python = DRIVER, sys.executable
         self.lock = threading.RLock()
         self.next = 1000
 
@@ -224,7 +230,7 @@ class Run:
         file = self._place(task["python_file"].removeprefix("dbfs:"))
         self.life = "RUNNING"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(file), *task.get("parameters", ())],
+            [workspace.python, "-c", workspace.driver, str(file), *task.get("parameters", ())],
             env={"PATH": os.environ["PATH"], "SPARK_HOME": "/databricks/spark"},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -576,6 +582,25 @@ def _written(place, data):
     half = place.with_name(f".{place.name}.{os.urandom(4).hex()}")
     half.write_bytes(bytes(data))
     half.replace(place)
+
+
+def wheel(folder):
+    """Write a wheel with one module and one program; give its digest."""
+    name = "greeting-1.0.dist-info"
+    files = {
+        "greeting.py": "def main():\n    print('hello')\n",
+        f"{name}/METADATA": "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n",
+        f"{name}/WHEEL": "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{name}/entry_points.txt": "[console_scripts]\ngreet = greeting:main\n",
+    }
+    files[f"{name}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{name}/RECORD"])
+    folder.mkdir(parents=True)
+    path = folder / "greeting-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in files.items():
+            archive.writestr(file, text)
+    (folder / "index.html").write_text(f'<a href="{path.name}">{path.name}</a>')
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class Server(ThreadingHTTPServer):

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 import urllib.request
 from typing import NamedTuple
@@ -164,6 +165,40 @@ def _detached(argv, log, ready):
             return False
         time.sleep(0.1)
     return False
+
+
+class Line:
+    """A way to the daemon that can be cut, as if the daemon had died."""
+
+    def __init__(self, folder, host):
+        self.path, self._target = f"{folder}/docker.sock", host.removeprefix("unix://")
+        self._open = []
+        self._listener = socket.create_server(self.path, family=socket.AF_UNIX)
+        self._open.append(self._listener)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, far = self._listener.accept()[0], socket.socket(socket.AF_UNIX)
+                far.connect(self._target)
+                self._open += [near, far]
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._copy, args=ends, daemon=True).start()
+
+    def _copy(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def cut(self):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        for line in self._open:
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+            line.close()
 
 
 # --- the registry --------------------------------------------------------------------------

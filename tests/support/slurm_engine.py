@@ -48,16 +48,47 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 DefMemPerCPU=100
 KillWait=5
-MinJobAge=3600
+MinJobAge={remembered}
 MaxArraySize=1001
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=1
 JobAcctGatherParams=OverMemoryKill
-AccountingStorageType=accounting_storage/none
+{accounting}
 JobCompType=jobcomp/none
 {nodes}
 PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 PartitionName=second Nodes=n2 MaxTime=INFINITE State=UP
+"""
+NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
+ACCOUNTING = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={root}/munge.sock"""
+ACCOUNTING_COMMAND = "sudo apt-get install -y --no-install-recommends slurmdbd mariadb-server"
+DAEMON = """\
+AuthType=auth/munge
+AuthInfo=socket={root}/munge.sock
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={port}
+CommunicationParameters=NoInAddrAny
+SlurmUser=root
+LogFile={root}/log/slurmdbd
+PidFile={root}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database}
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm_acct_db
+"""
+TABLES = """\
+create database slurm_acct_db;
+create user slurm@'127.0.0.1' identified by 'slurm';
+create user slurm@localhost identified by 'slurm';
+grant all on slurm_acct_db.* to slurm@'127.0.0.1';
+grant all on slurm_acct_db.* to slurm@localhost;
 """
 CGROUP = "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n"
 
@@ -67,10 +98,15 @@ class Missing(Exception):
 
 
 class Cluster:
-    """A running Slurm. `environ` makes its commands talk to it."""
+    """A running Slurm, perhaps with accounting. `environ` makes its commands talk to it.
 
-    def __init__(self, root):
+    `remembered` is for how many seconds the controller knows of a job that has ended.
+    """
+
+    def __init__(self, root, *, accounted=False, remembered=3600):
         self.root = pathlib.Path(root)
+        self._accounted, self._remembered = accounted, remembered
+        self._database = None
         self.conf = self.root / "slurm.conf"
         self.environ = {
             "PATH": os.environ["PATH"],
@@ -81,16 +117,22 @@ class Cluster:
     def start(self):
         for name in ("state", "log", "spool-n1", "spool-n2"):
             (self.root / name).mkdir()
-        ports = free_ports(3)
+        ports = free_ports(5)
         nodes = "\n".join(
             f"NodeName={name} NodeHostname={socket.gethostname().partition('.')[0]} "
             f"NodeAddr=127.0.0.1 Port={port} CPUs=16 RealMemory=8000 State=UNKNOWN"
-            for name, port in zip(NODES, ports[1:], strict=True)
+            for name, port in zip(NODES, ports[1:3], strict=True)
         )
         host = socket.gethostname().partition(".")[0]
-        self.conf.write_text(CONFIG.format(root=self.root, host=host, ctld=ports[0], nodes=nodes))
+        about = {"root": self.root, "host": host, "ctld": ports[0], "nodes": nodes}
+        about["accounting"] = NO_ACCOUNTING
+        if self._accounted:
+            about["accounting"] = ACCOUNTING.format(root=self.root, port=ports[3])
+        self.conf.write_text(CONFIG.format(remembered=self._remembered, **about))
         (self.root / "cgroup.conf").write_text(CGROUP)
         self._munge()
+        if self._accounted:
+            self._account(ports[3], ports[4])
         self.start_controller()
         for name in NODES:
             self.start_node(name)
@@ -102,6 +144,40 @@ class Cluster:
         argv = ["munged", "--force", f"--key-file={key}", f"--socket={self.root}/munge.sock"]
         argv += [f"--pid-file={self.root}/munged.pid", f"--log-file={self.root}/log/munged"]
         self.call(*argv, f"--seed-file={self.root}/munge.seed")
+
+    def _account(self, port, database):
+        """Start a database, and the daemon that keeps the accounts in it."""
+        place = self.root / "database"
+        self.call(
+            "mariadb-install-db",
+            "--no-defaults",
+            "--user=root",
+            f"--datadir={place}",
+            "--auth-root-authentication-method=socket",
+            "--skip-test-db",
+        )
+        argv = ["mariadbd", "--no-defaults", "--user=root", f"--datadir={place}"]
+        argv += [f"--socket={self.root}/database.sock", "--bind-address=127.0.0.1"]
+        argv += [f"--port={database}", f"--pid-file={self.root}/database.pid"]
+        argv += ["--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900"]
+        with (self.root / "log" / "database").open("wb") as log:
+            self._database = subprocess.Popen(
+                argv, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        client = ["mariadb", "--no-defaults", f"--socket={self.root}/database.sock", "-N", "-e"]
+        self.until(lambda: "1" in self.call(*client, "select 1", check=False))
+        self.call(*client, TABLES)
+        daemon = self.root / "slurmdbd.conf"
+        daemon.write_text(DAEMON.format(root=self.root, port=port, database=database))
+        daemon.chmod(0o600)
+        self.call("slurmdbd")
+        listing = ("sacctmgr", "-n", "list", "cluster")
+        self.until(lambda: not self._fails(*listing))
+        if "repro" not in self.call(*listing):
+            self.call("sacctmgr", "-i", "add", "cluster", "repro")
+
+    def _fails(self, *argv):
+        return subprocess.run(argv, env=self.environ, capture_output=True, check=False).returncode
 
     def start_controller(self):
         self.call("slurmctld")
@@ -160,7 +236,11 @@ class Cluster:
         if (self.root / "slurmctld.pid").exists():
             self.call("scancel", "--user=root", check=False)
         self.end(*(f"slurmd-{name}" for name in NODES), "slurmctld")
+        self.end("slurmdbd")
         self.end("munged")
+        if self._database:
+            self._database.terminate()
+            self._database.wait()
         for pid in self.left():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -204,21 +284,23 @@ def free_ports(count):
         return [probe.getsockname()[1] for probe in probes]
 
 
-def lacking():
+def lacking(*, accounted=False):
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
         return f"there is no {missing[0]}; install Slurm with: {COMMAND}"
+    if accounted and not (shutil.which("slurmdbd") and shutil.which("mariadbd")):
+        return f"there is no accounting; install it with: {ACCOUNTING_COMMAND}"
     return "" if os.getuid() == 0 else "only root can start a Slurm"
 
 
 @contextlib.contextmanager
-def running():
+def running(*, accounted=False, remembered=3600):
     """A Slurm of its own. Raises Missing."""
-    problem = lacking()
+    problem = lacking(accounted=accounted)
     if problem:
         raise Missing(problem)
     root = tempfile.mkdtemp(prefix="repro-slurm-")
-    cluster = Cluster(root)
+    cluster = Cluster(root, accounted=accounted, remembered=remembered)
     try:
         cluster.start()
         yield cluster
@@ -237,3 +319,13 @@ def slurm_engine():
         if os.environ.get("CI") == "true":
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def slurm_accounts():
+    """A Slurm with accounting, which forgets a job two seconds after its end."""
+    problem = lacking(accounted=True)
+    if problem:  # the database is large: nobody has to have it
+        pytest.skip(problem)
+    with running(accounted=True, remembered=2) as cluster:
+        yield cluster

@@ -6,13 +6,13 @@ import datetime as dt
 import os
 import sys
 
-from repro import condafile, matchspec, platforms
+from repro import matchspec, platforms
 from repro.environments import cache
-from repro.environments.conda import judgement, machines, pip_part
+from repro.environments.conda import machines
 from repro.environments.conda import prefix as prefixes
+from repro.environments.conda.cached import CACHE
 from repro.environments.conda.calls import Calls
 from repro.environments.conda.channels import Channels
-from repro.environments.conda.pip_part import PipPart
 from repro.environments.demand import normal
 from repro.environments.tools import session
 from repro.errors import EnvironmentFailed, Unsupported, UsageError
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from repro.environments.states import Inode
+    from repro.environments.cache import Stock
+    from repro.environments.conda.pip_part import PipPart
     from repro.environments.tools import Session
-    from repro.environments.treehash import Tree
+    from repro.environments.treehash import Linked, Tree
     from repro.ports import LockRequest, Progress, Unmet
     from repro.spec import Environment
 
 KIND = "conda"
 ALL = "*"
-CACHE = "pkgs"
 REPODATA = "repodata"
 ALLOWED_SCRIPTS = "REPRO_LINK_SCRIPTS"
 PUBLISHED = "the package was published so: choose another build"
@@ -48,11 +48,12 @@ def here() -> str:
 
 
 class Installed(Value):
-    """What was installed: the notes of the packages, and the digests of linked files by inode."""
+    """What was installed: the notes of the packages, the linked files, and what they are of."""
 
     version: str
     notes: list[dict[str, Any]]
-    known: dict[Inode, str]
+    known: Linked
+    stock: Stock
 
 
 class CondaPrefix:
@@ -97,7 +98,8 @@ class Conda:
         self._environ = environ
         self._python = python
         self._channels = Channels(environ, root)
-        self._pip = PipPart(home, environ, root=root, sdists=sdists)
+        self._root = root
+        self._sdists = sdists
 
     # -- locking
 
@@ -110,6 +112,8 @@ class Conda:
         wanted = request.environment
         if not isinstance(wanted, CondaEnvironment):
             raise Unsupported("this environment is no conda environment")
+        from repro import condafile
+
         condafile.check(wanted)
         names = request.platforms or (here(),)
         for name in names:
@@ -129,7 +133,7 @@ class Conda:
     def _solving(
         self, wanted: CondaEnvironment, request: LockRequest, names: Iterable[str]
     ) -> dict[str, Any]:
-        pip = pip_part.is_wanted(wanted.python)
+        pip = _asks_pip(wanted)
         specs = [self._channels.spec(text) for text in wanted.packages]
         if pip and not any(matchspec.name_of(text) == "python" for text in wanted.packages):
             specs.append("python")
@@ -171,11 +175,14 @@ class Conda:
             platform=platform,
             exclude_newer=moment(request.exclude_newer),
         )
-        if wanted.python is not None and pip_part.is_wanted(wanted.python):
+        if wanted.python is not None and _asks_pip(wanted):
+            from repro.environments.conda import pip_part
+
             given = tuple(pip_part.given_by(artifacts, inside))
             kept = _kept(request, platform)
-            artifacts += self._pip.resolve(wanted.python, lock, given, kept, work)
-            lock = replace(lock, tool=f"{lock.tool}, {self._pip.tool().version(work)}")
+            pip = self._pip()
+            artifacts += pip.resolve(wanted.python, lock, given, kept, work)
+            lock = replace(lock, tool=f"{lock.tool}, {pip.tool().version(work)}")
         chosen = tuple(sorted(artifacts, key=lambda a: (a.name, a.kind != KIND)))
         lock = replace(lock, artifacts=chosen)
         earlier = next((k for k in request.keep if k.platform == platform), None)
@@ -186,6 +193,8 @@ class Conda:
         """Say what of a request its lock does not satisfy. Nothing is resolved or fetched."""
         if not isinstance(wanted, CondaEnvironment):
             raise Unsupported("this environment is no conda environment")
+        from repro.environments.conda import judgement
+
         return judgement.unmet(wanted, lock, self._channels)
 
     def offered(
@@ -213,6 +222,11 @@ class Conda:
         except OSError as error:
             raise files.explained(error, "asking the channels") from None
         return {public(url): moment(published) for url, published in found.items()}
+
+    def _pip(self) -> PipPart:
+        from repro.environments.conda.pip_part import PipPart
+
+        return PipPart(self._home, self._environ, root=self._root, sdists=self._sdists)
 
     # -- making
 
@@ -247,6 +261,7 @@ class Conda:
         self, lock: EnvironmentLock, prefix: str, held: files.Lock, progress: Progress
     ) -> cache.Built:
         from repro.environments.conda import bytecode
+        from repro.environments.placing import Folders
 
         failure = "the conda environment cannot be made"
         conda = [a for a in lock.artifacts if a.kind == KIND]
@@ -262,9 +277,15 @@ class Conda:
             )
             job = self._installing(conda, lock.platform, prefix)
             made = self._install(conda, prefix, calls, job)
+            known, stock = made.known, [*made.stock]
             if mixed:
-                made.known.update(self._pip.install(lock, prefix, work))
-            made.known.update(bytecode.compile_all(prefix, made.notes, conda, job["cache"], work))
+                wheels = self._pip().install(lock, prefix, work)
+                known |= wheels.known
+                stock += wheels.stock
+            folders, cached = Folders(prefix), job["cache"]
+            linked, packages = bytecode.compile_all(folders, made.notes, conda, cached, work)
+            known |= linked
+            stock += packages
         for package in prefixes.activated(made.notes):
             progress(f"`{package}` has an activation script, which is not run")
 
@@ -274,7 +295,7 @@ class Conda:
                 raise prefixes.failure(changed, REPLACED if mixed else PUBLISHED)
 
         tool = {"tool": f"py-rattler {made.version}"}
-        return cache.Built(about=tool, known=made.known, check=check)
+        return cache.Built(about=tool, known=known, stock=stock, check=check)
 
     def _install(
         self, artifacts: list[Artifact], prefix: str, calls: Calls, job: dict[str, Any]
@@ -289,7 +310,12 @@ class Conda:
             notes = prefixes.complete(prefix, job["cache"], artifacts)
             wrong, helps = packages.settle()
             if not wrong:
-                return Installed(version=str(version), notes=notes, known=packages.inodes())
+                return Installed(
+                    version=str(version),
+                    notes=notes,
+                    known=packages.linked(prefixes.sites(notes)),
+                    stock=packages.stock(),
+                )
             if last or not helps:
                 break
             files.remove_tree(prefix)
@@ -319,6 +345,12 @@ class Conda:
                 for a in artifacts
             ],
         }
+
+
+def _asks_pip(wanted: CondaEnvironment) -> bool:
+    """Say whether pip is to install anything."""
+    python = wanted.python
+    return python is not None and bool(python.requirements or python.directories)
 
 
 def moment(text: str) -> str:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from repro.environments.states import Inode
+    from repro.environments.cache import Stock
+    from repro.environments.placing import Folders
     from repro.environments.tools import Session
+    from repro.environments.treehash import Linked
     from repro.lock import Artifact
 
 AT_ONCE = 4
@@ -35,32 +37,34 @@ print(sys.implementation.cache_tag)
 
 
 def compile_all(
-    prefix: str,
+    folders: Folders,
     notes: Iterable[Mapping[str, Any]],
     artifacts: Iterable[Artifact],
     cache: str,
     work: Session,
-) -> dict[Inode, str]:
+) -> tuple[Linked, Stock]:
     """Compile with the Python of the prefix; a file that is no Python of its version is left.
 
-    Gives the digests of files that were linked, by device and inode.
+    Gives the files that were linked, and what they are of.
     """
+    prefix = folders.prefix
     if not os.path.exists(os.path.join(prefix, "bin", "python")):
-        return {}
+        return {}, ()
     by_name = {artifact.name: artifact for artifact in artifacts}
-    known: dict[Inode, str] = {}
-    missing = []
+    known: Linked = {}
+    stock, missing = [], []
     for sources, name in _sources(notes):
         kept = Bytecode(cache, by_name[name], by_name["python"].digest)
-        placed = kept.place(prefix)
+        placed = kept.place(folders)
         if placed is None:
             missing.append((kept, sources))
         known |= placed or {}
+        stock.append(kept.stock())
     tag = _compile(prefix, sorted(path for _kept, paths in missing for path in paths), work)
     for kept, sources in missing:
         places = [_compiled(path, tag) for path in sources]
         kept.keep(prefix, [p for p in places if os.path.exists(f"{prefix}/{p}")], work.folder)
-    return known
+    return known, stock
 
 
 def _compile(prefix: str, sources: list[str], work: Session) -> str:

@@ -15,20 +15,26 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import posixpath
+import stat
 
 from repro.environments.conda.prefix import Changed
 from repro.environments.disk import STATES
+from repro.environments.linking import Damaged, known, link, put
 from repro.environments.states import Record
-from repro.environments.wheelstore import copy, link
 from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from repro.environments.states import Inode
+    from repro.environments.cache import Stock
+    from repro.environments.placing import Folders
+    from repro.environments.treehash import Linked
     from repro.lock import Artifact
+
+CACHE = "pkgs"
+SITE = "site-packages/"
+SCRIPTS = "python-scripts/"
 
 
 class Package:
@@ -46,7 +52,11 @@ class Package:
     @property
     def is_known(self) -> bool:
         """Say whether its files were read since they were unpacked."""
-        return bool(self.record.files)
+        return bool(self.record.digests)
+
+    def stock(self) -> tuple[str, str, str]:
+        """Say where its record and its files are in the store; it has no lock of ours."""
+        return f"{CACHE}/{STATES}/{self.name}.json", f"{CACHE}/{self.name}", ""
 
     def check(self) -> bool:
         """Say whether it can be linked; what was changed is removed."""
@@ -60,18 +70,38 @@ class Package:
         """Remove it from the cache."""
         files.unlink(f"{self.folder}.lock")
         files.remove_tree(self.folder)
-        self.record.files = {}
+        self.record.adopt({})
 
     def read(self) -> list[str]:
         """Read what was just unpacked; give the files that are not as the package itself says."""
         self.record.take()
-        found = self.record.files
+        found = self.record.digests
         return [
             entry["_path"]
             for entry in _paths(self.folder)
             if entry.get("path_type") not in ("softlink", "directory")
-            and entry.get("sha256") not in (None, found.get(entry["_path"], ("",))[0])
+            and entry.get("sha256") not in (None, found.get(entry["_path"], ""))
         ]
+
+    def linked(self, site: str) -> Linked:
+        """Give what is known of its files where they were linked, if they were, by place.
+
+        `site` is the folder for packages of any Python; empty for a package that is not.
+        """
+        rows = zip(self.record.digests.items(), self.record.states, strict=True)
+        return {
+            _place(path, site): known(content, state)
+            for (path, content), state in rows
+            if stat.S_ISREG(state[-1]) and not path.startswith("info/")
+        }
+
+
+def _place(path: str, site: str) -> str:
+    if site and path.startswith(SITE):
+        return f"{site}/{path.removeprefix(SITE)}"
+    if site and path.startswith(SCRIPTS):
+        return f"bin/{path.removeprefix(SCRIPTS)}"
+    return path
 
 
 def _paths(folder: str) -> Iterable[Mapping[str, str]]:
@@ -109,9 +139,16 @@ class Packages:
                 one.record.save()
         return wrong, helps
 
-    def inodes(self) -> dict[Inode, str]:
-        """Give the digests of all files by device and inode."""
-        return {inode: found for one in self._all for inode, found in one.record.inodes()}
+    def stock(self) -> Stock:
+        """Say what was linked from, by its places in the store."""
+        return [one.stock() for one in self._all]
+
+    def linked(self, sites: Mapping[str, str]) -> Linked:
+        """Give what is known of all files; `sites` are for packages for any Python, by name."""
+        found: Linked = {}
+        for one in self._all:
+            found |= one.linked(sites.get(one.artifact.name, ""))
+        return found
 
 
 class Bytecode:
@@ -120,37 +157,35 @@ class Bytecode:
     def __init__(self, cache: str, artifact: Artifact, python: str) -> None:
         """Read what is recorded of it."""
         self._kept = Package(cache, artifact, python)
-        self._index = f"{self._kept.folder}/index.json"
 
-    def place(self, prefix: str) -> dict[Inode, str] | None:
+    def stock(self) -> tuple[str, str, str]:
+        """Say where it is in the store."""
+        return self._kept.stock()
+
+    def place(self, folders: Folders) -> Linked | None:
         """Link it into a prefix; None where there is none to be had."""
         if not self._kept.check():
             return None
-        with contextlib.suppress(OSError, ValueError):
-            places = json.loads(files.read(self._index) or b"")
-            for number, place in enumerate(places):
-                self._one(f"{self._kept.folder}/{number}", os.path.join(prefix, place), number)
-            if not self._kept.record.renew():
-                self._kept.record.save()
-                return dict(self._kept.record.inodes())
-        return None
-
-    def _one(self, source: str, target: str, number: int) -> None:
-        os.makedirs(posixpath.dirname(target), exist_ok=True)
-        if not link(source, target):
-            copy(source, target, self._kept.record.files[str(number)][0], executable=False)
+        record = self._kept.record
+        places = dict(zip(record.digests, record.notes["places"], strict=True))
+        folders.hold(places.values())
+        try:
+            linked = put(record, places, folders.prefix)
+        except (Damaged, OSError):
+            return None
+        record.save()
+        return linked
 
     def keep(self, prefix: str, places: list[str], scratch: str) -> None:
         """Keep what was compiled in a prefix for the next one."""
         folder = os.path.join(scratch, self._kept.name)
         os.makedirs(folder)
-        for number, place in enumerate(places):
-            if not link(os.path.join(prefix, place), f"{folder}/{number}"):
+        names = [f"{number:06}" for number, _place in enumerate(places)]
+        for name, place in zip(names, places, strict=True):
+            if not link(os.path.join(prefix, place), f"{folder}/{name}"):
                 return
-        with open(f"{folder}/index.json", "x", encoding="utf-8") as file:
-            json.dump(places, file)
         self._kept.remove()
         with contextlib.suppress(FileExistsError, OSError):  # somebody else was faster
             os.rename(folder, self._kept.folder)
-            self._kept.record.take()
+            self._kept.record.take({"places": places})
             self._kept.record.save()

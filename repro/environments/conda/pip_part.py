@@ -27,8 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from repro.environments.states import Inode
     from repro.environments.tools import Session
+    from repro.environments.wheelstore import Installed
     from repro.errors import ReproError
     from repro.spec import PythonEnvironment
 
@@ -121,11 +121,10 @@ class PipPart:
         names = {one.name for one in given}
         return [_plain(artifact) for artifact in found if artifact.name not in names]
 
-    def install(self, lock: EnvironmentLock, prefix: str, work: Session) -> dict[Inode, str]:
+    def install(self, lock: EnvironmentLock, prefix: str, work: Session) -> Installed:
         """Install the Python packages of `lock` into a conda prefix.
 
-        Each file is checked by its SHA-256, and what was installed by its RECORD. Gives the
-        digests of files that were linked, by device and inode.
+        Each file is checked by its SHA-256, and what was installed by its RECORD.
         """
         from repro.environments.wheelstore import WheelStore
 
@@ -146,12 +145,12 @@ class PipPart:
         identity = interpreter(lock.artifacts, lock.platform)
         python = Python(identity=identity, executable=executable, base=executable)
         store = WheelStore(self._home, self._environ, self._root)
-        known = store.install(wheels, prefix, python, work)
+        made = store.install(wheels, prefix, python, work)
         if others:
             self.tool().install(others, self._root, prefix, work)
         given = [Artifact(name=n, version=v, kind="conda", digest="") for n, v in before.items()]
         records.verify(prefix, [*chosen, *given], hashed={a.name for a in others})
-        return known
+        return made
 
 
 def _plain(artifact: Artifact) -> Artifact:

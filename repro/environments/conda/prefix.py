@@ -96,6 +96,16 @@ def _is_good(entry: Mapping[str, Any], tree: Tree, *, bytecode: bool) -> bool:
     return kind in ("file", "exec") and found == expected
 
 
+def sites(notes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Give the folder that packages for any Python have their files in, by their names."""
+    python = next((note for note in notes if note["name"] == "python"), None)
+    if python is None:
+        return {}
+    minor = ".".join(python["version"].split(".")[:2])
+    site = python.get("python_site_packages_path") or f"lib/python{minor}/site-packages"
+    return {note["name"]: site for note in notes if note.get("noarch") == "python"}
+
+
 def failure(found: Sequence[Changed], why: str) -> EnvironmentFailed:
     """Give the error to raise for changed files; `why` says what may have been the reason."""
     names = sorted({f"`{one.package}`" for one in found})

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from rattler import Gateway, PackageRecord, RepoDataRecord
@@ -33,6 +34,10 @@ RETRIES = 3
 TOLD_EVERY_S = 0.5
 LINKS = "allow-hard-links = true\n"
 """To the package cache: `cached` tells why that is safe."""
+
+LINK_SCRIPTS = ("-post-link.sh", "-pre-link.sh", "-pre-unlink.sh", "-post-unlink.sh")
+UNUSUAL = ("\n/", "//", "/\n", "\n\n", "/.", "\n.", "\nconda-meta")
+"""What is in lines of paths of which one may lead out of the environment."""
 
 PYTHON_BUILD = re.compile(r".*_cp(3\d+)t$")
 DIST = re.compile(
@@ -394,10 +399,10 @@ class Reporter:
         os.utime(folder)  # it is in use: the longest unused are removed first
         self._named(package, os.path.join(folder, "info", "index.json"))
         files = _listed(os.path.join(folder, "info"))
-        links = {path for path in files if os.path.islink(os.path.join(folder, path))}
-        for path in files:
-            _check_path(path)
-            if not self._scripts and _is_link_script(path):
+        links = files.intersection(_links(folder, ""))
+        _check_paths(files)
+        for path in () if self._scripts else files:
+            if path.endswith(LINK_SCRIPTS) and _is_link_script(path):
                 told = f"it has a script to run when it is installed, `{path}`"
                 raise Refused(told, "`REPRO_LINK_SCRIPTS=1` lets packages run code of theirs")
         self._files |= files
@@ -426,6 +431,24 @@ def _listed(info: str) -> set[str]:
             return set(file.read().splitlines())
 
 
+def _links(folder: str, base: str) -> Iterator[str]:
+    """Give the links below a folder, which is quicker than to ask for each file."""
+    with os.scandir(folder) as found:
+        for entry in found:
+            if entry.is_symlink():
+                yield base + entry.name
+            elif entry.is_dir():
+                yield from _links(entry.path, f"{base}{entry.name}/")
+
+
+def _check_paths(paths: set[str]) -> None:
+    """Look at paths one by one where any of them stands out."""
+    text = "\n".join(("", *paths, ""))
+    if any(part in text for part in UNUSUAL) or text.count("\n") > len(paths) + 1:
+        for path in paths:
+            _check_path(path)
+
+
 def _check_path(path: str) -> None:
     top = path.partition("/")[0]
     if path.startswith("/") or posixpath.normpath(path) != path or top == "..":
@@ -436,18 +459,20 @@ def _check_path(path: str) -> None:
 
 def _check_parents(files: set[str], links: set[str]) -> None:
     """Refuse files below links: where they would be written is for a link to say."""
-    for path in files if links else ():
-        parent = posixpath.dirname(path)
-        while parent:
+    seen = {""}
+    for folder in {path.rpartition("/")[0] for path in files} if links else ():
+        parent = folder
+        while parent not in seen:
             if parent in links:
+                path = next(path for path in files if path.startswith(f"{parent}/"))
                 raise Refused(f"its file `{path[:200]}` lies below a link")
-            parent = posixpath.dirname(parent)
+            seen.add(parent)
+            parent = parent.rpartition("/")[0]
 
 
 def _is_link_script(path: str) -> bool:
     folder, name = posixpath.split(path)
-    ends = ("-post-link.sh", "-pre-link.sh", "-pre-unlink.sh", "-post-unlink.sh")
-    return folder == "bin" and name.startswith(".") and name.endswith(ends)
+    return folder == "bin" and name.startswith(".") and name.endswith(LINK_SCRIPTS)
 
 
 # -- the program
