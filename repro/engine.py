@@ -140,8 +140,8 @@ def _check_inputs(opened: Opened, node: Node, there: set[str]) -> None:
     before = [opened.graph.node(name).entry for name in node.needs]
     if any(entry.outputs is None for entry in before):
         return  # what they make is known only afterwards
-    for pattern in node.entry.inputs or ():
-        if pattern not in there and not graph.makes(before, pattern):
+    for pattern in graph.unmade(before, node.entry.inputs or ()):
+        if pattern not in there:
             opened.tree.selected(source.Selection(inputs=(pattern,)), node.id)
 
 

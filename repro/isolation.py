@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from repro.backends.nursery import Nursery
     from repro.backends.sandbox.means import Available
     from repro.ports import Backend, Job, Realized
     from repro.store.memos import Memos
@@ -26,6 +27,13 @@ class Isolation:
         self._environ = environ
         self._memos = memos
         self._found: Available | None = None
+        self._nurseries: dict[str, Nursery] = {}
+        self._around: dict[tuple[tuple[str, ...], str], tuple[tuple[str, str], ...]] = {}
+
+    def close(self) -> None:
+        """End what was kept ready for more steps."""
+        for nursery in self._nurseries.values():
+            nursery.close()
 
     def asked(self, request: str, entry: str) -> str:
         """Give the level that is insisted on, empty for the best that there is.
@@ -94,10 +102,8 @@ class Isolation:
         """
         if level == "none":
             return Confinement()
-        from repro.backends.sandbox import surroundings
-
         folders = tuple(writable)
-        mine = surroundings.of_environment(realized.path, realized.prefix)
+        mine = self._surroundings(tuple(realized.path), realized.prefix)
         given = tuple((os.path.abspath(path), os.path.abspath(path)) for path in shown)
         port = receiver.rpartition(":")[2].partition("/")[0]
         return Confinement(
@@ -108,6 +114,16 @@ class Isolation:
             network=network and level != "hermetic",
             port=int(port) if port.isdecimal() else 0,
         )
+
+    def _surroundings(self, path: tuple[str, ...], prefix: str) -> tuple[tuple[str, str], ...]:
+        """Find out what an environment consists of, once for all steps that are in it."""
+        known = self._around.get((path, prefix))
+        if known is None:
+            from repro.backends.sandbox import surroundings
+
+            known = surroundings.of_environment(path, prefix)
+            self._around[path, prefix] = known
+        return known
 
     def hints(
         self, said: bytes, confinement: Confinement, folder: str, project: str
@@ -152,9 +168,11 @@ class Isolation:
 
     def backend(self, level: str) -> Backend:
         """Give what starts the processes of steps at a level."""
-        from repro.backends.local import Local
+        from repro.backends.local import NOTHING, Local
+        from repro.backends.nursery import Nursery
 
-        return Local() if level == "none" else Local(self._available())
+        nursery = self._nurseries.setdefault("", Nursery())  # of two threads, one is the first
+        return Local(NOTHING if level == "none" else self._available(), nursery)
 
     def _available(self) -> Available:
         if self._found is None:

@@ -106,6 +106,7 @@ class Machine:
         self._state = {"cancelled": False}
         self._shared: tuple[Sharing | None] | None = None
         self._lent = False
+        self._isolates = True
         self.served: dict[str, str] = {}
         self.outer: Machine | None = None
         self.caller: Prepared | None = None
@@ -127,6 +128,7 @@ class Machine:
         made._shared = (self.sharing,)
         made.outer, made.caller, made.served = self.outer, self.caller, self.served
         made.supply.login = self.supply.login
+        made.isolation, made._isolates = self.isolation, False
         return made
 
     def within(self, caller: Prepared, variables: Mapping[str, str]) -> Machine:
@@ -185,6 +187,8 @@ class Machine:
         """
         if self._shared and self._shared[0] and not self._lent:
             self._shared[0].close()
+        if self._isolates:
+            self.isolation.close()
         self.history.close()
         self.home.close()
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 SCHEMA = "repro.manifest/1"
+ALL = ("", ".", "**")
 KINDS = ("file", "exec", "link", "dir")
 
 
@@ -127,15 +128,26 @@ def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
     A pattern is a path, a folder (everything below it), or a glob in which `*` and `?` stay
     within a name and `**` crosses folders.
     """
-    tests = [_test(pattern.removeprefix("./").rstrip("/")) for pattern in patterns]
-    return lambda path: any(test(path) for test in tests)
+    tidy = [pattern.removeprefix("./").rstrip("/") for pattern in patterns]
+    plain = frozenset(
+        path for path in tidy if path not in ALL and not any(c in path for c in "*?[")
+    )
+    tests = [_test(pattern) for pattern in tidy if pattern not in plain]
+
+    def matches(path: str) -> bool:
+        place = path
+        while place:
+            if place in plain:
+                return True
+            place = place.rpartition("/")[0]
+        return any(test(path) for test in tests)
+
+    return matches
 
 
 def _test(pattern: str) -> Callable[[str], bool]:
-    if pattern in ("", ".", "**"):
+    if pattern in ALL:
         return lambda _path: True
-    if not any(char in pattern for char in "*?["):
-        return lambda path: path == pattern or path.startswith(f"{pattern}/")
     import re
 
     expression = re.compile(_expression(pattern) + r"(?:/.*)?\Z", re.DOTALL)

@@ -53,6 +53,7 @@ class _Run:
         )
         self.again = opened.graph.after(course.again) if course.again else frozenset()
         self.threads = Threads(emit) if course.jobs > 1 else None
+        self.idle: list[Machine] = []
         self.emit = self.threads.emit if self.threads else emit
         self.made: dict[str, Upstream] = {}
         self.records: dict[str, RunRecord] = {}
@@ -70,6 +71,8 @@ class _Run:
             self._stop()
             raise
         finally:
+            for machine in self.idle:
+                machine.close()
             self._settle()
         if self.failure is not None:
             raise self.failure
@@ -107,11 +110,14 @@ class _Run:
         self.threads.start(node, lambda: self._in_thread(prepared, reason))
 
     def _in_thread(self, prepared: Prepared, reason: str) -> RunRecord:
-        machine = self.another()
+        try:
+            machine = self.idle.pop()
+        except IndexError:
+            machine = self.another()
         try:
             return _executed(prepared, reason, machine, self.emit)
         finally:
-            machine.close()
+            self.idle.append(machine)
 
     def _prepared(self, node: Node) -> Prepared:
         opened, request = self.opened, self.opened.request

@@ -116,7 +116,7 @@ def select(entries: Iterable[Entry], chosen: Selection, step: str) -> tuple[Entr
     Raises SourceUnusable for a declared input that is not there, and for a link that leaves the
     tree: what is behind it would be in no key.
     """
-    made = dict(chosen.made)
+    made, hidden = dict(chosen.made), frozenset(chosen.hidden)
     is_input = manifest.matcher(chosen.inputs) if chosen.inputs is not None else None
     is_output = manifest.matcher(chosen.outputs or ())
     found = tuple(
@@ -124,7 +124,7 @@ def select(entries: Iterable[Entry], chosen: Selection, step: str) -> tuple[Entr
         for entry in entries
         if (is_input is None or is_input(entry.path))
         and not is_output(entry.path)
-        and entry.path not in chosen.hidden
+        and entry.path not in hidden
         and made.get(entry.path) != entry.content
     )
     found = (*found, *chosen.supplied)

@@ -254,7 +254,7 @@ class Running(Errand):
         """Say what a job waits for. Raises Unreachable for what lasts too long."""
         now = time.monotonic()
         word, reason = state.word, state.reason
-        if state.is_running:
+        if state.is_running or (self._follower.told and not word):
             word, reason = self._silence(state, now)
         elif word in {"", "NoPod"}:
             word, reason = self._warned(state, now)
@@ -269,11 +269,11 @@ class Running(Errand):
         self._check_waiting(word, lasting, now)
 
     def _silence(self, state: State, now: float) -> tuple[str, str]:
-        """Give what there is to say of a pod that runs, and tells nothing."""
+        """Give what there is to say of a job that has begun, and tells nothing."""
         if now - self._heard < MUTE:
             return "", ""
         event = ": ".join(filter(None, self._warned(state, now)))
-        return "Mute", event or f"it may not reach {self._backend.way}"
+        return "Mute", event or f"its pod may not reach {self._backend.way}"
 
     def _warned(self, state: State, now: float) -> tuple[str, str]:
         """Give what the cluster warns of, of a job without a pod, or of a pod."""
@@ -296,7 +296,7 @@ class Running(Errand):
             self._say(f"the image cannot be pulled: {self._trouble_words}")
         elif group == "Mute":
             why = self._trouble_words.partition(": ")[2]
-            self._say(f"the job runs, but has told nothing for {MUTE:.0f} s: {why}")
+            self._say(f"the job has told nothing for {MUTE:.0f} s: {why}")
         else:
             said = WORDS.get(group, "the job does not begin")
             self._say(f"{said}: {self._trouble_words}")

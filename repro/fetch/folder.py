@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from bisect import bisect_left
 
 from repro import digest, manifest, source, spec, value
 from repro.errors import SourceUnusable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     Loader = Callable[["Folder"], tuple[Project, tuple[str, ...]]]
 
 FORMAT = 5
+AFTER_SLASH = chr(ord("/") + 1)
 NEVER = (".git", "__pycache__")
 OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """A file that became a pipe meanwhile must not keep us waiting for a writer."""
@@ -47,6 +49,7 @@ class Folder:
         self.avoid = avoid
         self.memo: dict[str, Any] = {}
         self.changed = False
+        self._index: tuple[list[list[Any]], dict[str, list[Any]], list[str]] | None = None
 
     # -- the tree
 
@@ -88,9 +91,25 @@ class Folder:
 
         Files and folders that are named without a glob count even where Git ignores them.
         """
-        named = {row[0]: row for row in (*self.memo["files"], *self._named(chosen))}
+        named = {row[0]: row for row in (*self._concerned(chosen), *self._named(chosen))}
         rows = sorted(named.values(), key=lambda row: os.fsencode(row[0]))
         return source.select(_entries(rows), chosen, step)
+
+    def _concerned(self, chosen: Selection) -> list[list[Any]]:
+        """Give the files of the tree that inputs may name; where they are paths, no others."""
+        files_of_tree: list[list[Any]] = self.memo["files"]
+        patterns = [p.removeprefix("./").rstrip("/") for p in chosen.inputs or ("",)]
+        if any(p in manifest.ALL or any(char in p for char in "*?[") for p in patterns):
+            return files_of_tree
+        if self._index is None or self._index[0] is not files_of_tree:
+            by_path = {row[0]: row for row in files_of_tree}
+            self._index = (files_of_tree, by_path, sorted(by_path))
+        _, by_path, paths = self._index
+        found = [by_path[path] for path in patterns if path in by_path]
+        for pattern in patterns:
+            first, last = (bisect_left(paths, pattern + end) for end in ("/", AFTER_SLASH))
+            found += [by_path[path] for path in paths[first:last]]
+        return found
 
     def inputs(self, chosen: Selection, step: str) -> str:
         """Give the manifest digest of a step's inputs. Raises SourceUnusable."""

@@ -42,6 +42,8 @@ class Blobs:
         """Work below `home`."""
         self.home = home
         self._unsynced: set[str] = set()
+        self._new: set[str] = set()
+        self._durable: set[str] = set()
 
     def path(self, name: str) -> str:
         """Give the place of a blob."""
@@ -66,8 +68,14 @@ class Blobs:
                 return False
             except PermissionError:
                 pass  # it belongs to another user of the store
-        self._unsynced.add(os.path.dirname(path))
+        self._note(name)
         return self.is_sound(name)
+
+    def _note(self, name: str) -> None:
+        """Remember to make a name durable, whoever gave it, unless we did so already."""
+        if name not in self._durable:
+            self._new.add(name)
+            self._unsynced.add(os.path.dirname(self.path(name)))
 
     def is_sound(self, name: str) -> bool:
         """Say whether a blob is there with the right bytes; a corrupt one is set aside."""
@@ -199,6 +207,8 @@ class Blobs:
         for folder in sorted(self._unsynced):
             files.sync_folder(folder)
         self._unsynced.clear()
+        self._durable |= self._new
+        self._new.clear()
 
     def names(self) -> Iterator[tuple[str, int]]:
         """Give every blob with its size."""
@@ -230,7 +240,8 @@ class Blobs:
                     raise
                 os.rename(half.path, target)
                 break
-        self._unsynced.add(folder)
+        self._durable.discard(name)
+        self._note(name)
 
 
 def digest_at(path: str) -> str:

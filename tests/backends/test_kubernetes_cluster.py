@@ -446,9 +446,11 @@ def test_the_api_may_be_away_while_jobs_run_and_are_submitted(site):
 def test_a_job_whose_node_fails_is_lost_or_starts_again(site):
     running, output = site.begun(again(site))
     (site.cache.root / "cas-mark").write_text("x")
+    words = ("get", "pod", pod_of(site, running), "-o", "jsonpath={.status.phase}")
+    site.engine.until(lambda: site.kubectl(*words) == "Running")
     site.engine.lose_node()
     try:
-        told = b"the job runs, but has told nothing for 30 s: NodeNotReady: "
+        told = b"the job has told nothing for 30 s: NodeNotReady: "
         assert output.heard(told, 120), output.chunks
     finally:
         site.engine.start_node()

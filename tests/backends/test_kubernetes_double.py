@@ -379,7 +379,7 @@ def test_a_program_that_does_not_reach_the_cache_is_said(site, hasty, monkeypatc
     monkeypatch.setattr(kuberun, "MUTE", 0.2)
     state = {"containerStatuses": [{"state": {"running": {}}}], "phase": "Running"}
     running, output, _ = site.stuck(**state)
-    assert output.heard(f"0 s: it may not reach the cache `{site.cache.url}`".encode(), 30)
+    assert output.heard(f"0 s: its pod may not reach the cache `{site.cache.url}`".encode(), 30)
     running.cancel()
 
 

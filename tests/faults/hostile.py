@@ -21,6 +21,7 @@ SECONDS = 1.0
 KIB = 200 << 10
 LOCAL = ("--env-manager", "local")
 CANARY = "canary"
+OWN = ("project", "store", "data")
 MAIN = "entry_points: {main: {command: 'true'}}\n"
 PLACES = ("{v}", '"{v}"', "'{v}'")
 SHAPES = (
@@ -32,7 +33,7 @@ SHAPES = (
     "entry_points: {main: {command: 'x {a:>3000000000}', parameters: {a: str}}}",
     "entry_points: {main: {command: 'x {a.__class__}', parameters: {a: str}}}",
     "entry_points: {main: {command: x, parameters: {a: {type: {b: c}}}}}",
-    *("python_env: [a]", "python_env: ../../etc/passwd", "python_env: /etc/passwd"),
+    *("python_env: [a]", "python_env: ../../etc/gone", "python_env: /etc/gone"),
     *("python_env: gone.yaml", "python_env: {a: b}", "conda_env: {a: b}", "conda_env: gone.yaml"),
     *("docker_env: word", "docker_env: {volumes: []}", "docker_env: {image: [a]}"),
     "docker_env: {image: a, volumes: /etc}",
@@ -43,8 +44,6 @@ SHAPES = (
     "5",
     "entry_points: {main: {command: x, needs: [main]}}",
     "entry_points: {main: {command: x, needs: [gone]}}",
-    "entry_points: {main: {command: x, outputs: [/etc]}}",
-    "entry_points: {main: {command: x, outputs: [../x]}}",
     "entry_points: {main: {command: x, inputs: [../x]}}",
 )
 SETTINGS = (
@@ -78,7 +77,9 @@ def all_cases(root):
     """Give all inputs; archives and settings are written below `root`."""
     yield from _projects()
     for uri in cases(test_location.test_refused):
-        yield Case("URI", ("run", *LOCAL, "--", uri), re.findall(r"\w{3,}", uri) or [uri])
+        yield Case(
+            "URI", ("run", *LOCAL, "--", uri), re.findall(r"[a-z]+|[.]{2}|-", uri) or ["URI"]
+        )
     for version in filter(None, cases(test_location.test_versions_that_are_refused)):
         yield Case("version", ("run", ".", *LOCAL, f"--version={version}"), ["version"])
     for value in test_params.HOSTILE:
@@ -91,11 +92,7 @@ def all_cases(root):
         path = os.path.join(root, f"settings{number}.json")
         _write(path, json.dumps(given).encode())
         words = ("run", ".", *LOCAL, "--backend", "slurm", "--backend-config", path)
-        yield Case("template", words, [f"`{name.split()[0]}" for name in _names(given)])
-
-
-def _names(given):
-    return [*given, *given.get("options", ())]
+        yield Case("template", words, [path, *(f"`{name}`" for name in given.get("options", ()))])
 
 
 def _projects():
@@ -108,7 +105,7 @@ def _projects():
         command = "" if line.startswith("command") else "    command: run\n"
         texts.append(f"{head}{command}    {line}\n")
     for text in (*texts, *(shape + "\n" for shape in SHAPES)):
-        yield Case("MLproject", ("run", ".", *LOCAL), ["MLproject"], text=text)
+        yield Case("MLproject", ("run", ".", *LOCAL), ["MLproject", "`main`"], text=text)
 
 
 def _archives(root):
@@ -125,7 +122,9 @@ def _archives(root):
     for number, data in enumerate(found):
         path = os.path.join(root, f"p{number}.zip")
         _write(path, data)
-        yield Case("archive", ("run", path, *LOCAL), [f"p{number}.zip"])
+        yield Case(
+            "archive", ("run", path, *LOCAL), [f"p{number}.zip", "archive", "tree", ".git", "twice"]
+        )
 
 
 def _write(path, data):
@@ -156,16 +155,11 @@ def run(count):
 
 
 def _state(root):
-    """Give what is around the project, and Git's own files in it."""
-    kept = [f for f in os.listdir(root) if f not in ("project", "store", "data")]
-    places = [
-        os.path.join(root, "project", ".git"),
-        os.path.dirname(root),
-        "/tmp/escaped",
-        "/escaped",
-    ]
-    found = {f"{place}/{name}" for place in places[:1] for name in os.listdir(place)}
-    return {*kept, *found, *(place for place in places[2:] if os.path.exists(place))}
+    """Give what is around the project, Git's own files in it, and what no archive may make."""
+    git = os.path.join(root, "project", ".git")
+    found = {f".git/{name}" for name in os.listdir(git)}
+    strays = {place for place in ("/tmp/escaped", "/escaped") if os.path.exists(place)}
+    return found | strays | {name for name in os.listdir(root) if name not in OWN}
 
 
 def _give(command, case, tally):

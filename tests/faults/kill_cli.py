@@ -186,8 +186,9 @@ def _call(command, words):
 
 
 def _results(command):
-    folder = os.path.join(command.environ["REPRO_HOME"], "ac")
-    return sum(len(names) for _base, _folders, names in os.walk(folder))
+    """Count the results of a store; a half-written one has another name."""
+    names = [n for _b, _f, n in os.walk(os.path.join(command.environ["REPRO_HOME"], "ac"))]
+    return sum(not name.endswith("~") for found in names for name in found)
 
 
 def _traced(command, victim, *options):

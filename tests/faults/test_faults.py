@@ -55,5 +55,13 @@ def test_many_processes_and_a_collector():
     short("crowd")
 
 
+def test_hostile_inputs_are_refused_in_words_and_never_run():
+    short("hostile")
+
+
+def test_readers_of_what_others_write_raise_what_they_declare_and_nothing_else():
+    short("fuzz")
+
+
 def test_each_planted_fault_of_the_store_is_found():
     short("mutants")

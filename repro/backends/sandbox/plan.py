@@ -7,6 +7,7 @@ and what it declares. Everything else is not there.
 from __future__ import annotations
 
 import posixpath
+from functools import cache
 
 from repro.errors import Unsupported
 from repro.value import Value
@@ -153,7 +154,7 @@ class _Found:
     """What is to be shown, as it is found."""
 
     def __init__(self, look: Look) -> None:
-        self._look = look
+        self._look = cache(look)
         self.shown: list[Thing] = []
 
     def add(self, kind: str, inside: str, path: str, *, follow: bool = False) -> None:
@@ -218,5 +219,5 @@ def _nearest(path: str, places: Mapping[str, object]) -> str | None:
     while path not in places:
         if path in {"", "/"}:
             return None
-        path = posixpath.dirname(path)
+        path = path.rpartition("/")[0] or "/"
     return path
