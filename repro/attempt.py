@@ -430,7 +430,7 @@ class Attempt:
         if self.brought == "projects":
             return f"the backend `{prepared.backend}` runs projects its own way"
         if not prepared.entry.cache or self.calls.problem:
-            return self.calls.problem or "`cache: false` is declared"
+            return self.calls.problem or plan.uncached(prepared.entry)
         paths = self.machine.paths(prepared.request.caller, self.progress)
         for path, identity in prepared.host_paths:
             if not os.path.exists(path) or identity not in (

@@ -114,7 +114,9 @@ def _may_stand(request: Request, machine: Machine) -> bool:
 
 
 def _name(request: Request, tree: Tree) -> str:
-    asked = value.dump(replace(request, **dict.fromkeys(LABELS[:-1], ""), timeout_ms=0))
+    plain = replace(request, config=None, configs={}, timeout_ms=0)
+    asked = value.dump(replace(plain, **dict.fromkeys(LABELS[:-1], "")))
+    asked["settings"] = repr((request.config, sorted(request.configs.items())))
     asked["parameters"] = {name: str(text) for name, text in request.parameters.items()}
     return digest.of_value(
         "repro/standing", [KEY_FORMAT, asked, tree.source.root, tree.source.tree]

@@ -20,7 +20,7 @@ entry_points:
     {more}
     command: "cat made.txt made.txt > out.txt"
 """
-POLL = {"poll": 1}
+POLL = {"poll": 0.5}
 
 
 def places(found):

@@ -200,14 +200,15 @@ class Api(ThreadingHTTPServer):
     def remove(self, kind, name, body):
         """Delete an object, as `body` says."""
         if kind == "jobs":
-            pods = [n for n, p in self.objects["pods"].items() if n.startswith(name)]
             policy = body.get("propagationPolicy", "Background")
-            stop = threading.Thread(target=self._stop, args=(name, pods, policy), daemon=True)
-            stop.start()
-            if policy == "Background":
-                self._gone("jobs", name)
-            else:
-                self.change("jobs", name, metadata={"deletionTimestamp": _now()})
+            with self.lock:
+                pods = [n for n, p in self.objects["pods"].items() if n.startswith(name)]
+                if policy == "Background":
+                    self._gone("jobs", name)
+                elif name in self.objects["jobs"]:
+                    self.change("jobs", name, metadata={"deletionTimestamp": _now()})
+            words = (name, pods, policy)
+            threading.Thread(target=self._stop, args=words, daemon=True).start()
         elif kind == "pods":
             threading.Thread(target=self._stop_pod, args=(name, body), daemon=True).start()
         else:
