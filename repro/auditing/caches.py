@@ -11,6 +11,7 @@ import os
 
 from repro import digest
 from repro.audit.facts import Found
+from repro.environments.states import Record
 from repro.system import files
 
 TYPE_CHECKING = False
@@ -39,15 +40,10 @@ def _of_wheel(home: str, one: Artifact) -> Iterator[Found]:
     names = os.listdir(folder) if os.path.isdir(folder) else []
     for listed in sorted(name for name in names if name.endswith(".json")):
         tree = os.path.join(folder, listed.removesuffix(".json"))
-        for path, expected, _size, _executable, state in _rows(os.path.join(folder, listed)):
+        record = Record(os.path.join(folder, listed), tree)
+        for path in record.damaged():
             place = os.path.join(tree, path)
-            if files.state_of(place) != state:  # links of other environments change it too
-                yield from _compared(home, place, one.name, str(expected))
-
-
-def _rows(path: str) -> list[Any]:
-    rows = _object(path).get("files")
-    return rows if isinstance(rows, list) else []
+            yield from _compared(home, place, one.name, record.digests[path])
 
 
 def _of_conda(home: str, one: Artifact) -> Iterator[Found]:

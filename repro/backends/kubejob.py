@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import copy
-import hashlib
 import os
 
-from repro import quantity
+from repro import digest, quantity
 from repro.backends import configuration
 from repro.decode import Document
 from repro.errors import Problem, ProjectInvalid, UsageError
@@ -189,7 +188,7 @@ def label(text: str) -> str:
     )
     if is_good and (not text or (text[0].lower() in ALNUM and text[-1].lower() in ALNUM)):
         return text
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:LONGEST_LABEL]
+    return digest.of_bytes(os.fsencode(text))[:LONGEST_LABEL]
 
 
 # --- the objects ---------------------------------------------------------------------------

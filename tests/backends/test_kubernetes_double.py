@@ -213,7 +213,7 @@ def killed(site):
     return site.begun(text)
 
 
-def test_a_watch_that_is_cut_goes_on_where_it_was(site):
+def test_a_watch_that_is_cut_goes_on_where_it_was(site, hasty):
     running, output = killed(site)
     for _ in range(3):
         site.api.drop()
@@ -226,7 +226,7 @@ def test_a_watch_that_is_cut_goes_on_where_it_was(site):
     assert len({query["resourceVersion"] for query in asked if "watch" in query}) > 0
 
 
-def test_a_watch_whose_version_is_too_old_asks_for_everything(site):
+def test_a_watch_whose_version_is_too_old_asks_for_everything(site, hasty):
     running, _ = killed(site)
     site.api.forget()
     (site.root / "go").touch()
@@ -236,7 +236,7 @@ def test_a_watch_whose_version_is_too_old_asks_for_everything(site):
 
 
 @pytest.mark.parametrize("status", [0, 410, 429, 500])
-def test_a_watch_that_is_refused_for_a_while_is_tried_again(site, status):
+def test_a_watch_that_is_refused_for_a_while_is_tried_again(site, hasty, status):
     running, _ = killed(site)
     site.api.fail("GET", "jobs", status, times=3, watch=True)
     site.api.fail("GET", "pods", status, times=3, watch=True)
@@ -418,7 +418,7 @@ def ended(site, running, **status):
     assert running.wait()
 
 
-def test_an_eviction_is_said(site):
+def test_an_eviction_is_said(site, hasty):
     running, output = site.begun(LIVES)
     ended(site, running, reason="Evicted", message="The node was low on resource: memory.")
     assert (running.wait().cause, output.out) == ("lost", b"ready\nbye\n")
@@ -554,3 +554,12 @@ def test_an_advertised_address_replaces_the_loopback_one(site):
     assert running.wait().code == 0
     assert re.fullmatch(rb"http://localhost:\d+/ac/none\n", output.out)
     assert site.cache.url.rpartition(":")[2].encode() not in output.out
+
+
+@pytest.mark.parametrize("after", [True, False])
+@pytest.mark.parametrize("status", [0, 429, 500])
+def test_a_job_is_cancelled_however_the_cluster_answers(site, status, after):
+    site.api.fail("DELETE", "jobs", status, times=2, after=after)
+    running, _ = site.begun("sleep 600", until=b"", grace_ms=500)
+    running.cancel()
+    assert (running.wait().cause, site.left()) == ("cancel", [])

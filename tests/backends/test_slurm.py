@@ -226,6 +226,17 @@ def test_every_wrong_setting_is_named_with_its_line(tmp_path):
     assert found[1][1].startswith("time: ")
 
 
+@pytest.mark.parametrize("name", sorted(schemas.load("backend-slurm")["properties"]))
+def test_a_wrong_value_of_each_setting_is_named_with_its_line(tmp_path, name):
+    path = tmp_path / "slurm.yaml"
+    path.write_text(f"# a comment\n{name}: [[]]\n")
+    with pytest.raises(ProjectInvalid) as raised:
+        slurmjob.settings(str(path))
+    (problem,) = raised.value.problems
+    assert (problem.where.file, problem.where.line) == (str(path), 2)
+    assert problem.message.startswith(f"{name}: ")
+
+
 def test_the_page_describes_every_setting_and_its_example_is_good(tmp_path):
     page = (REPOSITORY / "docs" / "how-to" / "run-on-slurm.md").read_text()
     example = page.split("```yaml\n")[1].split("```")[0]

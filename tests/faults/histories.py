@@ -459,8 +459,8 @@ def run(count, *, seed=1, first_fault=False):
 
     try:
         hunt()
-    except Wrong as error:
-        tally.fault(" ".join([str(error), *error.__notes__]))
+    except Exception as error:  # noqa: BLE001  (no run may raise what is no error of ours)
+        tally.fault(" ".join([repr(error), *getattr(error, "__notes__", ())]))
     if not tally.faults and told[REUSED] * 20 < told[EXECUTED]:
         tally.fault("nothing is reused, so this shows nothing")
     return tally.end(more=", ".join(f"{number} {what}" for what, number in told.items()))

@@ -173,9 +173,10 @@ def run(count, *, seed=1):
         stateful_step_count=STEPS,
         deadline=None,
         database=None,
+        report_multiple_bugs=False,
     )
     try:
         run_state_machine_as_test(hypothesis.seed(seed)(Counted), settings=settings)
-    except AssertionError as error:
-        tally.fault(" ".join([str(error), *error.__notes__]))
+    except Exception as error:  # noqa: BLE001  (no step may raise any)
+        tally.fault(" ".join([repr(error), *getattr(error, "__notes__", ())]))
     return tally.end()

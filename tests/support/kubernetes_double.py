@@ -89,6 +89,8 @@ class Api(ThreadingHTTPServer):
     def change(self, kind, name, **fields):
         """Merge fields into an object, and tell those who watch."""
         with self.lock:
+            if name not in self.objects[kind]:
+                return
             one = copy.deepcopy(self.objects[kind][name])
             _merge(one, fields)
             self.put(kind, one, "MODIFIED")
@@ -164,19 +166,22 @@ class Api(ThreadingHTTPServer):
         folder = self.root / pod
         folder.mkdir()
         with self.lock:
+            if pod not in self.objects["pods"] or job not in self.objects["secrets"]:
+                return
             data = self.objects["secrets"][job]["data"]
             command = self.objects["pods"][pod]["spec"]["containers"][0]["command"]
         (folder / "agent").write_bytes(base64.b64decode(data["agent"]))
         spec = json.loads(base64.b64decode(data["spec.json"]))
         (folder / "spec.json").write_text(json.dumps({**spec, "scratch": str(folder)}))
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
+        with self.lock, (folder / "log").open("wb") as log:
+            if pod not in self.objects["pods"]:
+                return
+            process = self.processes[pod] = subprocess.Popen(
                 [command[0], str(folder / "agent"), str(folder / "spec.json")],
                 env={"PATH": os.environ["PATH"], "HOSTNAME": pod, "KUBERNETES_PORT": "1"},
                 stdout=log,
                 stderr=log,
             )
-        self.processes[pod] = process
         running = {"containerStatuses": [{"name": "step", "state": {"running": {}}}]}
         self.change("pods", pod, status={"phase": "Running", **running})
         self._ended(job, pod, process.wait())
@@ -223,15 +228,16 @@ class Api(ThreadingHTTPServer):
 
     def _stop_pod(self, pod, body):
         with self.lock:
-            known = self.objects["pods"].get(pod)
+            known, process = self.objects["pods"].get(pod), self.processes.get(pod)
             grace = (known or {"spec": {}})["spec"].get("terminationGracePeriodSeconds", 30)
-        process = self.processes.get(pod)
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(body.get("gracePeriodSeconds", grace))
-            except subprocess.TimeoutExpired:
-                process.kill()
+            if process is None:  # and none will be
+                self._gone("pods", pod)
+                return
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(body.get("gracePeriodSeconds", grace))
+        except subprocess.TimeoutExpired:
+            process.kill()
         self._gone("pods", pod)
 
     def _gone(self, kind, name):

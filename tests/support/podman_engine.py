@@ -14,6 +14,7 @@ import time
 
 import pytest
 from support import docker_engine as engines
+from support.slurm_engine import command_line, processes
 
 COMMAND = "sudo apt-get install -y --no-install-recommends podman"
 SETTINGS = """\
@@ -107,17 +108,18 @@ class Engine:
         """Leave nothing of it running, nor mounted."""
         if self._service is None:
             return
-        self._podman("rm", "--all", "--force", "--time=0")
+        self._ignored("podman", "rm", "--all", "--force", "--time=0")
         self._service.send_signal(signal.SIGTERM)
         try:
             self._service.wait(30)
         except subprocess.TimeoutExpired:
             self.kill()
+        for pid in processes():  # some wait five minutes for whoever may ask how they ended
+            if f"{self.root}/" in command_line(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         for path in (self.root / "root" / "overlay", self.root / "root"):
             self._ignored("umount", str(path))
-
-    def _podman(self, *words):
-        self._ignored("podman", *words)
 
     def _ignored(self, *argv):
         subprocess.run(argv, env=self._variables, capture_output=True, check=False, timeout=120)
