@@ -28,6 +28,8 @@ BACKENDS = (LOCAL, "docker", "slurm", "kubernetes", "databricks")
 """Those of our own. Other packages may bring more."""
 CONFINED = (LOCAL, "docker", "kubernetes")
 """Backends that keep a step apart from the machine it runs on."""
+PLAIN = (LOCAL, "docker")
+"""Backends without settings."""
 BLOCKING = (LOCAL, "docker")
 """Backends that can take the network away from a step."""
 IMAGES = ("docker", "kubernetes")
@@ -248,12 +250,18 @@ def foreign(request: Request, entries: Sequence[EntryPoint]) -> tuple[str, ...]:
 
 def settings(request: Request, name: str) -> Any:
     """Give the settings of a backend, None where none were given."""
-    return request.configs.get(name, request.config)
+    general = None if name in PLAIN else request.config
+    return request.configs.get(name, general)
 
 
 def check(request: Request, project: Project, entry: EntryPoint) -> None:
     """Refuse what cannot be done, before anything is fetched, made or recorded."""
     asked = _asked(request, entry)
+    if request.config and request.backend == "docker":
+        raise UsageError(
+            "the docker backend has no settings",
+            hints=["options of `docker run` are given with `--docker-args`"],
+        )
     has_image = isinstance(entry.environment or project.environment, DockerEnvironment)
     if request.container and not has_image and asked != "docker":
         raise UsageError(

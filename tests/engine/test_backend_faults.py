@@ -269,6 +269,17 @@ def configured(slurm, **config):
     )
 
 
+def test_inputs_that_do_not_fit_on_the_node_are_said(slurm, full):
+    here = configured(slurm, scratch=full)
+    folder = here.project("true", inputs="[big]")
+    pathlib.Path(folder, "big").write_bytes(os.urandom(4 << 20))
+    done = here.run(folder)
+    assert done.returncode == 7, done.stderr
+    assert "No space left" in done.stderr
+    assert here.statuses() == ["FAILED"]
+    assert os.listdir(full) == []
+
+
 def test_a_step_that_fills_the_disk_of_the_node_fails(slurm, full):
     here = configured(slurm, scratch=full)
     done = here.run(here.project("head -c 4000000 /dev/zero >out"))

@@ -55,6 +55,8 @@ def test_a_backend_for_no_step_and_one_that_there_is_not_are_refused(run, projec
     folder = project({"MLproject": GRAPH.replace("{more}", ""), "in.txt": "word "})
     with pytest.raises(UsageError, match="given for `mian`, which is no step of this run"):
         run(folder, backends={"mian": "slurm"})
+    with pytest.raises(UsageError, match="docker backend has no settings"):
+        run(folder, backend="docker", config={"poll": 1})
     with pytest.raises(Unsupported, match="no backend `slrum`"):
         run(folder, backends={"main": "slrum"})
     assert not list((folder.parent / "data").glob("history*"))

@@ -501,11 +501,11 @@ def _outputs_unseen():
 
 
 PLANTED = {
-    "outputs unseen": _outputs_unseen,
-    "no command in the key": lambda: _without("command"),
     "no parameters in the key": lambda: _without("parameters"),
     "no variables in the key": lambda: _without("variables"),
     "no environment in the key": lambda: _without("environment"),
+    "no command in the key": lambda: _without("command"),
+    "outputs unseen": _outputs_unseen,
     "standing by the tree alone": _standing_by_tree_alone,
     "inputs by time and size": _inputs_by_time_and_size,
 }

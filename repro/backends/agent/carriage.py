@@ -51,7 +51,10 @@ CHUNK = 1 << 16
 READ = 1 << 22
 PATIENCE = 600.0  # seconds with a carriage that does not carry
 PAUSE, LONGEST_PAUSE = 0.01, 10.0
-HOPELESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+HOPELESS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.ENOSPC, errno.EDQUOT),
+)
 
 
 class Failed(Exception):
