@@ -14,7 +14,7 @@ from repro.backends import container, kubeapi, kubeimage, kubejob, webcache
 from repro.backends.agent import carrier
 from repro.backends.agent.carriage import Folder, connect
 from repro.backends.agent.depot import Depot, Parcel
-from repro.backends.kubeapi import CONFLICT, MISSING, Api, Down, Refused
+from repro.backends.kubeapi import CONFLICT, MISSING, Api, Refused
 from repro.backends.kubejob import GRACE, NOBODY, OWNER, PARCEL, RUN, RUN_ID, SPEC, TREE
 from repro.backends.kuberun import Running
 from repro.backends.kubewatch import shared
@@ -352,6 +352,3 @@ def _check(job: Job) -> None:
     for text in (*job.argv, *job.variables, *job.variables.values()):
         if "\0" in text:
             raise SourceUnusable(f"no process can be given a null byte, as in {text[:40]!a}")
-
-
-__all__ = ["Down", "Kubernetes", "lacks"]

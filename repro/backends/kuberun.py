@@ -13,7 +13,7 @@ from repro.backends.agent.trees import unpacked
 from repro.backends.errand import GRACE_MS, KILLED, TERMINATED, Errand, with_cause
 from repro.backends.kubeapi import MISSING, Down, Refused
 from repro.backends.kubejob import GRACE, LEAVE_S, OWNER, TREE
-from repro.errors import Unreachable, UsageError
+from repro.errors import Unreachable
 from repro.ports import JobEnd
 
 TYPE_CHECKING = False
@@ -102,7 +102,8 @@ class Running(Errand):
         is_ours = self._base or container.is_orphan(self._notes.get(OWNER, ""))
         if self._is_kept or not (is_ours or self._wished):
             return
-        self._remove(wait=bool(self._wished))
+        if not self._remove(wait=bool(self._wished)):
+            self._say(f"the cluster has not removed the job `{self.name}` yet")
         if self.parcel:
             self.parcel.remove()
 
@@ -355,8 +356,11 @@ class Running(Errand):
             if error.status != MISSING:
                 raise
 
-    def _remove(self, *, wait: bool) -> None:
-        """Remove the Job, its pods and its secret; with `wait`, return when they are gone."""
+    def _remove(self, *, wait: bool) -> bool:
+        """Remove the Job, its pods and its secret; with `wait`, return when they are gone.
+
+        Says whether that was done in time; the cluster itself removes later what it was not.
+        """
         policy = "Foreground" if wait else "Background"
         job = self._backend.job_path(self.name)
         end = time.monotonic() + CLEARING + (self._grace + LEAVE_S if wait else 0.0)
@@ -368,9 +372,10 @@ class Running(Errand):
                     self._api.call("GET", job)
             except Down:
                 pass
-            except (Refused, UsageError):
-                return  # it is gone, or not ours to remove
+            except Refused:
+                return True  # it is gone, or not ours to remove
             else:
                 if not wait:
-                    return
+                    return True
             time.sleep(PAUSE)
+        return False

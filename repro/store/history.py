@@ -236,25 +236,33 @@ class History:
         path = os.path.join(self.root, "history.db")
         return files.explained(OSError(number, str(error), path), "writing the history")
 
-    @staticmethod
-    def _prepare(path: str) -> sqlite3.Connection:
+    def _prepare(self, path: str) -> sqlite3.Connection:
         import sqlite3
 
         database = sqlite3.connect(path, timeout=60, check_same_thread=False)
         try:
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            _check_version(path, version)
-            database.execute("PRAGMA journal_mode = WAL")
+            if _version(database, path) < VERSION:
+                self._make(database, path)
             database.execute(DURABLE)
-            if version < VERSION:
-                database.executescript(
-                    f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
-                )
             database.execute("SELECT count(*) FROM runs").fetchone()
         except BaseException:
             database.close()
             raise
         return database
+
+    def _make(self, database: sqlite3.Connection, path: str) -> None:
+        """Make the tables, one process at a time: SQLite does not wait to change its journal."""
+        making = files.Lock(os.path.join(self.root, "making"))
+        making.take()
+        try:
+            if _version(database, path) < VERSION:
+                database.execute("PRAGMA journal_mode = WAL")
+                database.executescript(
+                    f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
+                )
+            files.unlink(making.path)
+        finally:
+            making.free()
 
     def _put_aside(self, path: str) -> None:
         """Keep a damaged database under another name: nothing of it is deleted."""
@@ -322,9 +330,12 @@ def _column(text: str) -> str | bytes:
     return text
 
 
-def _check_version(path: str, version: int) -> None:
+def _version(database: sqlite3.Connection, path: str) -> int:
+    """Give the version of the tables, 0 where there are none. Raises StoreTooNew."""
+    version = int(database.execute("PRAGMA user_version").fetchone()[0])
     if version > VERSION:
         raise StoreTooNew(
             f"the history `{path}` has version {version}; this repro reads up to {VERSION}",
             hints=["upgrade repro, or choose another history with `REPRO_DATA`"],
         )
+    return version

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import threading
@@ -108,3 +109,12 @@ def host(how, *jobs):
         assert process.stdout.readline() == b"ready\n"
         yield process, own
         process.kill()
+
+
+def children():
+    """The processes below this one, those of engines that other tests share among them."""
+    found = set()
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):
+            found |= set(pathlib.Path(f"/proc/self/task/{thread}/children").read_text().split())
+    return found

@@ -265,10 +265,13 @@ def test_the_cluster_may_be_away_while_a_job_runs(site):
 
 
 def test_a_job_may_end_while_the_cluster_is_away(site, hasty):
-    running, _ = site.begun("echo ready; sleep 1; exit 5")
+    running, output = site.begun("echo ready; sleep 1; exit 5")
     site.api.crash()
     assert running.wait().code == 5
     site.api.revive()
+    assert (
+        output.err == f"repro: the cluster has not removed the job `{running.name}` yet\n".encode()
+    )
 
 
 def test_the_cluster_may_not_be_away_for_ever(site, hasty):

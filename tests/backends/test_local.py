@@ -14,7 +14,19 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from backends.jobs import Output, bash, gone, host, left, marked, processes, python, run, shape
+from backends.jobs import (
+    Output,
+    bash,
+    children,
+    gone,
+    host,
+    left,
+    marked,
+    processes,
+    python,
+    run,
+    shape,
+)
 from backends.shapes import SHAPES
 
 from repro.backends.local import Local
@@ -163,7 +175,7 @@ def test_too_few_descriptors_are_explained_and_none_is_lost():
         if running is not None:
             assert running.wait().code == 0
             break
-        assert set(os.listdir("/proc/self/fd")) == before
+        assert set(os.listdir("/proc/self/fd")) <= before
     assert refused > 5
 
 
@@ -511,7 +523,8 @@ def test_leaving_the_interpreter_ends_what_still_runs():
 @linux
 def test_nothing_is_kept_after_the_end():
     """No descriptor, thread, zombie or warning, whichever way it ended."""
-    descriptors, threads = os.listdir("/proc/self/fd"), threading.active_count()
+    gc.collect()
+    before, threads, others = set(os.listdir("/proc/self/fd")), threading.active_count(), children()
     for number in range(6):
         run(bash("echo $0; sleep 60 & exit 1"))
         run(marked("no-such-command"))
@@ -520,10 +533,9 @@ def test_nothing_is_kept_after_the_end():
         running.cancel()
     del running
     gc.collect()  # a resource that was not closed would warn, and fail this test
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
-    assert threading.active_count() == threads
-    assert os.listdir("/proc/self/fd") == descriptors
+    assert children() <= others
+    assert threading.active_count() <= threads
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 # --- the supervisor itself -----------------------------------------------------------------

@@ -5,8 +5,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
+from conftest import REPOSITORY
 
 from repro.errors import RunUnknown, StoreTooNew
 from repro.record import FINISHED, KILLED, RUNNING, RunRecord
@@ -185,3 +187,35 @@ def test_a_line_that_was_not_written_to_its_end_takes_no_other_with_it(history, 
     path.write_bytes(path.read_bytes()[:-20])
     history.spool(replace(RUN, run_id="b" * 32))
     assert [r.run_id for r in history.find()] == ["b" * 32]
+
+
+BEGINNERS = """
+import sys, time
+from repro.record import RunRecord
+from repro.store.history import History
+
+folder, number, begin = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+for turn in range(80):
+    while time.time() < begin + turn * 0.015:
+        pass
+    history = History(f"{folder}/{turn}")
+    name = f"{number:032x}"
+    history.put(
+        RunRecord(run_id=name, status="FINISHED", project="p", entry_point="m", started_ns=1)
+    )
+    history.close()
+"""
+
+
+def test_many_processes_may_begin_one_history_at_once(tmp_path):
+    begin = str(time.time() + 0.5)
+    words = [[sys.executable, "-c", BEGINNERS, str(tmp_path), str(n), begin] for n in range(6)]
+    started = [
+        subprocess.Popen(w, env={"PYTHONPATH": str(REPOSITORY)}, stderr=subprocess.PIPE)
+        for w in words
+    ]
+    assert [process.communicate()[1] for process in started] == [b""] * 6
+    for turn in range(80):
+        history = History(str(tmp_path / str(turn)))
+        assert len(history.find()) == 6
+        history.close()
