@@ -21,7 +21,6 @@ def watch(event):
 request = Request(
     uri=folder,
     backend=backend,
-    env_manager="local" if backend == "slurm" else "",
     config=config or None,
     parameters={},
     caller=folder,

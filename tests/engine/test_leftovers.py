@@ -48,14 +48,16 @@ class Left:
 
 @pytest.fixture(params=["docker", "slurm"])
 def left(request, run, project):
-    image = ""
+    # an environment of its own: that of these tests has MLflow, whose calls nobody would hear
+    environment = "python_env: env.yml\n"
     if request.param == "docker":
         request.getfixturevalue("hub")
-        image = "docker_env: {image: 'debian:12-slim'}\n"
+        environment = "docker_env: {image: 'debian:12-slim'}\n"
     else:
         cluster = request.getfixturevalue("slurm_engine")
         run.environ = {**run.environ, **cluster.environ}
-    folder = project({"MLproject": image + SLOW, "in.txt": "words"})
+    texts = {"MLproject": environment + SLOW, "in.txt": "words", "env.yml": "dependencies: []\n"}
+    folder = project(texts)
     config = SLURM if request.param == "slurm" else ""
     return Left(folder, request.param, run.environ, config)
 
@@ -74,15 +76,14 @@ def test_a_run_is_attached_to_and_its_result_serves(left, run):
     with pytest.raises(UsageError, match="has left no job"):
         attaching.attach(run_id, machine, machine.emit)
     machine.close()
-    again = run(left.folder, env_manager="" if left.backend == "docker" else "local")
+    again = run(left.folder, env_manager="")
     assert (again.cached, again.record.origin_run) == (True, run_id)
 
 
 def test_the_next_run_of_the_step_goes_on_with_the_job(left, run):
     run_id = left.kill_one()
-    manager = "" if left.backend == "docker" else "local"
     config = left.config or None
-    found = run(left.folder, backend=left.backend, env_manager=manager, config=config)
+    found = run(left.folder, backend=left.backend, env_manager="", config=config)
     assert (found.cached, found.record.origin_run) == (True, run_id)
     assert any("going on with run" in e.text for e in run.named("Progress"))
     assert (left.folder / "out.txt").read_text() == "WORDS"
@@ -93,9 +94,8 @@ def test_a_job_that_is_gone_too_is_not_waited_for(left, run):
     machine = left.machine()
     leftovers.job(machine.history.get(run_id), machine).cancel()
     machine.close()
-    manager = "" if left.backend == "docker" else "local"
     config = left.config or None
-    found = run(left.folder, backend=left.backend, env_manager=manager, config=config)
+    found = run(left.folder, backend=left.backend, env_manager="", config=config)
     assert (found.cached, found.get_status()) == (False, "FINISHED")
 
 

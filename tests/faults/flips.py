@@ -96,24 +96,36 @@ def _served(place, tally):
             tally.fault(f"a wrong memo is believed: {known}")
 
 
-def _repaired(place, other, with_copy, tally):
-    """Repair, by turns with another copy and without."""
+class Copy:
+    """A store that is asked for what another one lost."""
 
-    def heal(name):
-        if not other.blobs.is_sound(name):
+    def __init__(self, place, other):
+        self.place, self.other = place, other
+
+    def fetch_blob(self, name, _size):
+        if not self.other.blobs.is_sound(name):
             return False
-        place.blobs.put(other.blobs.get(name))
+        self.place.blobs.put(self.other.blobs.get(name))
         return True
 
+    def fetch_result(self, key):
+        found = self.other.results.get(key)
+        if found is not None:
+            self.place.results.put(found)
+        return found
+
+
+def _repaired(place, other, with_copy, tally):
+    """Repair, by turns with another copy and without."""
     store = (place.home, place.blobs, place.results)
     report = integrity.verify(*store)
-    report = integrity.repair(report, *store, heal if with_copy else lambda _name: False)
+    report = integrity.repair(report, *store, Copy(place, other) if with_copy else None)
     undone = [finding for finding in report.findings if not finding.repair]
     if undone:
         tally.fault(f"nothing is done about {undone[0]}")
-    blobs = [f for f in report.findings if f.what == "blob" and f.repair != "fetched"]
-    if with_copy and blobs:
-        tally.fault(f"a blob with another copy is not healed: {blobs[0]}")
+    kept = [f for f in report.findings if f.what in ("blob", "result") and f.repair != "fetched"]
+    if with_copy and kept:
+        tally.fault(f"what has another copy is not healed: {kept[0]}")
     left = integrity.verify(*store).findings
     if left:
         tally.fault(f"a repair leaves {left[0]}")

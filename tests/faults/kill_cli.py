@@ -64,15 +64,13 @@ class Push(Victim):
 
     def wrong(self, command):
         """See what another machine gets from the remote."""
-        store, command.environ["REPRO_HOME"] = (
-            command.environ["REPRO_HOME"],
-            f"{command.root}/other",
-        )
+        store, other = command.environ["REPRO_HOME"], os.path.join(command.root, "other")
+        command.environ["REPRO_HOME"] = other
         try:
             answers = [_call(command, words)[0] for words in (PULL, ("cache", "verify"))]
             found = _results(command)
         finally:
-            shutil.rmtree(command.environ["REPRO_HOME"])
+            shutil.rmtree(other)
             command.environ["REPRO_HOME"] = store
         return "" if (answers, found) == ([0, 0], 1) else f"another machine has {found}, {answers}"
 
@@ -94,31 +92,30 @@ class Damaged(Victim):
 
     def prepare(self, command):
         super().prepare(command)
-        cas = os.path.join(command.root, "store", "cas")
-        for base, _folders, names in os.walk(cas):
-            for name in names[:1]:
-                path = os.path.join(base, name)
-                os.chmod(path, 0o600)
-                with open(path, "ab") as file:
-                    file.write(b"x")
+        _damage(os.path.join(command.root, "store", "cas"))
 
 
-class Healed(Damaged):
+class Healed(Victim):
     """The same, with a remote that has all of it."""
 
     threads = True
 
     def prepare(self, command):
-        Victim.prepare(self, command)
-        _call(command, ("cache", "push", *REMOTE))
-        kept = os.path.join(command.root, "kept")
-        shutil.move(os.path.join(command.root, "remote"), kept)
         super().prepare(command)
-        shutil.rmtree(os.path.join(command.root, "remote"))
-        shutil.move(kept, os.path.join(command.root, "remote"))
+        _call(command, ("cache", "push", *REMOTE))
+        _damage(os.path.join(command.root, "store", "cas"))
 
     def wrong(self, command):
         return "" if _results(command) == 1 else "the result is not healed"
+
+
+def _damage(folder):
+    for base, _folders, names in os.walk(folder):
+        for name in names[:1]:
+            path = os.path.join(base, name)
+            os.chmod(path, 0o600)
+            with open(path, "ab") as file:
+                file.write(b"x")
 
 
 VICTIMS = (
