@@ -257,7 +257,7 @@ def settings(request: Request, name: str) -> Any:
 def check(request: Request, project: Project, entry: EntryPoint) -> None:
     """Refuse what cannot be done, before anything is fetched, made or recorded."""
     asked = _asked(request, entry)
-    if request.config and request.backend == "docker":
+    if request.configs.get("docker") or (request.config and request.backend == "docker"):
         raise UsageError(
             "the docker backend has no settings",
             hints=["options of `docker run` are given with `--docker-args`"],

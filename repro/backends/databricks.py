@@ -6,7 +6,7 @@ import os
 import time
 
 from repro import digest
-from repro.backends import container, databricksaccess, databricksjob
+from repro.backends import container, databricksaccess, databricksjob, errand
 from repro.backends.agent import carrier
 from repro.backends.agent.depot import Depot
 from repro.backends.databrickscarriage import BLOBS, Remote, Stock
@@ -14,7 +14,8 @@ from repro.backends.databricksdisk import disk
 from repro.backends.databricksdriver import SPARK
 from repro.backends.databricksrest import Client
 from repro.backends.databricksrun import JOBS, Running
-from repro.errors import SourceUnusable, UsageError
+from repro.backends.following import nowhere
+from repro.errors import UsageError
 from repro.system import files
 
 TYPE_CHECKING = False
@@ -79,7 +80,7 @@ class Databricks:
         Raises UsageError in the words of Databricks for what it refuses, Unreachable where it
         does not answer, and Unsupported for environments that no cluster makes.
         """
-        _check(job)
+        errand.check(job)
         cluster = databricksjob.cluster(self.settings, job.lock, self.environ)
         running = self._prepared(job, sink)
         try:
@@ -118,15 +119,13 @@ class Databricks:
         if not number:
             return None
         remote = Remote(self.disk, order["folder"])
-        running = Running(self, parcel, remote, sink or _nowhere, base)
+        running = Running(self, parcel, remote, sink or nowhere, base)
         running.adopt(number, order)
         return running
 
     def orphans(self) -> tuple[str, ...]:
         """Name the runs whose jobs may be there, and whose processes on this machine are not."""
-        found = ((run_id, self.depot.found(run_id)) for run_id in self.depot.runs())
-        owners = ((run_id, parcel.order().get("owner", "")) for run_id, parcel in found if parcel)
-        return tuple(run_id for run_id, owner in owners if container.is_orphan(owner))
+        return errand.orphans(self.depot)
 
     def _number(self, order: Mapping[str, Any]) -> int:
         """Find a run by its name: we died before its number was noted."""
@@ -213,15 +212,3 @@ class Databricks:
                 self.disk.write(f"{AGENTS}/{name}", data)
             self._agent = f"{AGENTS}/{name}"
         return self._agent
-
-
-def _nowhere(_stream: str, _data: bytes) -> None:
-    pass
-
-
-def _check(job: Job) -> None:
-    if not os.path.isdir(job.folder):
-        raise SourceUnusable(f"there is no folder `{job.folder}` to run in")
-    for text in (*job.argv, *job.variables, *job.variables.values()):
-        if "\0" in text:
-            raise SourceUnusable(f"no process can be given a null byte, as in {text[:40]!a}")

@@ -16,7 +16,7 @@ from datetime import datetime
 from importlib.util import find_spec
 
 from repro.backends import container, daemon, loopback
-from repro.backends.following import LOST, Following
+from repro.backends.following import LOST, Following, nowhere
 from repro.errors import UsageError
 from repro.ports import JobEnd
 
@@ -86,7 +86,7 @@ class Docker:
         found = self._containers(f"{container.RUN}={run_id}")
         if not found:
             return None
-        running = Running(self.environ, sink or _nowhere)
+        running = Running(self.environ, sink or nowhere)
         running.adopt(found[0])
         return running
 
@@ -102,10 +102,6 @@ class Docker:
             daemon.explained("find", self.environ),
         ):
             return list(client.containers(all=True, filters={"label": label}))
-
-
-def _nowhere(_stream: str, _data: bytes) -> None:
-    pass
 
 
 class Running(Following):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import socket
@@ -14,7 +15,7 @@ from repro.backends import container
 from repro.backends.agent import carrier
 from repro.backends.following import LOST, Following
 from repro.backends.sandbox.relay import Relay
-from repro.errors import Unreachable
+from repro.errors import SourceUnusable, Unreachable
 from repro.ports import JobEnd
 from repro.system import files
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from repro.backends.agent.carriage import Carriage
+    from repro.backends.agent.depot import Depot
     from repro.backends.agent.trees import Entry
     from repro.ports import Job, Sink
 
@@ -187,6 +189,22 @@ def with_cause(end: JobEnd, cause: str) -> JobEnd:
     """Give the same end with another cause."""
     fields: dict[str, Any] = {field: getattr(end, field) for field in JobEnd.__fields__}
     return JobEnd(**{**fields, "cause": cause})
+
+
+def check(job: Job) -> None:
+    """Raise SourceUnusable for a job that cannot be sent or started anywhere."""
+    if not os.path.isdir(job.folder):
+        raise SourceUnusable(f"there is no folder `{job.folder}` to run in")
+    for text in (*job.argv, *job.variables, *job.variables.values()):
+        if "\0" in text:
+            raise SourceUnusable(f"no process can be given a null byte, as in {text[:40]!a}")
+
+
+def orphans(depot: Depot) -> tuple[str, ...]:
+    """Name the runs of a depot whose processes on this machine are gone."""
+    found = ((run_id, depot.found(run_id)) for run_id in depot.runs())
+    owners = ((run_id, parcel.order().get("owner", "")) for run_id, parcel in found if parcel)
+    return tuple(run_id for run_id, owner in owners if container.is_orphan(owner))
 
 
 def _readdressed(value: str, port: int, there: str) -> str:

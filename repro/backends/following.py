@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 LOST = JobEnd(code=128 + signal.SIGKILL, cause="lost")
 
 
+def nowhere(_stream: str, _data: bytes) -> None:
+    """Take output that nobody wants."""
+
+
 class Following:
     """What every such job has: a sink, a failure of the sink, and an end that many may wait for.
 

@@ -10,15 +10,16 @@ import tempfile
 import threading
 import time
 
-from repro.backends import container, kubeapi, kubeimage, kubejob, webcache
+from repro.backends import container, errand, kubeapi, kubeimage, kubejob, webcache
 from repro.backends.agent import carrier
 from repro.backends.agent.carriage import Folder, connect
 from repro.backends.agent.depot import Depot, Parcel
+from repro.backends.following import nowhere
 from repro.backends.kubeapi import CONFLICT, MISSING, Api, Refused
 from repro.backends.kubejob import GRACE, NOBODY, OWNER, PARCEL, RUN, RUN_ID, SPEC, TREE
 from repro.backends.kuberun import Running
 from repro.backends.kubewatch import shared
-from repro.errors import SourceUnusable, Unreachable, Unsupported, UsageError
+from repro.errors import Unreachable, Unsupported, UsageError
 from repro.system import files
 
 TYPE_CHECKING = False
@@ -133,7 +134,7 @@ class Kubernetes:
         way = self._way_of(job)
         if way is None:
             return None
-        running = Running(self, way.carriage, sink or _nowhere, base, way.parcel)
+        running = Running(self, way.carriage, sink or nowhere, base, way.parcel)
         name = job["metadata"]["name"]
         self.api.steadily(self.settings.patience, lambda: running.watch(name))
         running.adopt(job)
@@ -326,10 +327,6 @@ def _notes(job: Object) -> Mapping[str, str]:
     return job["metadata"].get("annotations") or {}
 
 
-def _nowhere(_stream: str, _data: bytes) -> None:
-    pass
-
-
 def _check(job: Job) -> None:
     """Refuse what a pod cannot have."""
     if not job.image:
@@ -347,8 +344,4 @@ def _check(job: Job) -> None:
             f"docker's option `{job.container[0][0]}` means nothing to Kubernetes",
             hints=["the setting `pod` has more of the pod's spec"],
         )
-    if not os.path.isdir(job.folder):
-        raise SourceUnusable(f"there is no folder `{job.folder}` to run in")
-    for text in (*job.argv, *job.variables, *job.variables.values()):
-        if "\0" in text:
-            raise SourceUnusable(f"no process can be given a null byte, as in {text[:40]!a}")
+    errand.check(job)

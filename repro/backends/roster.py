@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from repro.decode import nearest
-from repro.errors import ReproError, Unsupported, UsageError
+from repro.errors import ReproError, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ def make(name: str, config: Any, *, store: str, environ: Mapping[str, str]) -> L
         module = import_module(f"repro.backends.{name}")
         made: Lasting
         if name == "docker":
-            if config:
-                raise UsageError("the docker backend has no settings", hints=["use `-A`"])
             made = module.Docker(environ)
         else:
             made = getattr(module, OURS[name])(config, store=store, environ=environ)

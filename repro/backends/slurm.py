@@ -6,11 +6,12 @@ import os
 import shutil
 import time
 
-from repro.backends import container, slurmjob, slurmqueue, slurmsweep
+from repro.backends import container, errand, slurmjob, slurmqueue, slurmsweep
 from repro.backends.agent import carrier
 from repro.backends.agent.depot import SPEC, Depot
+from repro.backends.following import nowhere
 from repro.backends.slurmrun import Running
-from repro.errors import SourceUnusable, Unsupported
+from repro.errors import Unsupported
 from repro.system import files
 
 TYPE_CHECKING = False
@@ -156,15 +157,13 @@ class Slurm:
         number = order.get("id") or self._number(order.get("name", ""), order.get("task"))
         if not number:
             return None
-        running = Running(self, parcel, sink or _nowhere, base)
+        running = Running(self, parcel, sink or nowhere, base)
         running.adopt(number, order)
         return running
 
     def orphans(self) -> tuple[str, ...]:
         """Name the runs whose jobs may be there, and whose processes on this machine are not."""
-        found = ((run_id, self.depot.found(run_id)) for run_id in self.depot.runs())
-        owners = ((run_id, parcel.order().get("owner", "")) for run_id, parcel in found if parcel)
-        return tuple(run_id for run_id, owner in owners if container.is_orphan(owner))
+        return errand.orphans(self.depot)
 
     def _number(self, name: str, task: int | None) -> str:
         """Find a job by its name: we died, or Slurm did, before its number was noted."""
@@ -231,18 +230,10 @@ def lacks(environ: Mapping[str, str]) -> str:
     return f"`{missing[0]}` is not on the PATH" if missing else ""
 
 
-def _nowhere(_stream: str, _data: bytes) -> None:
-    pass
-
-
 def _check(job: Job) -> None:
     if job.image:
         raise Unsupported(
             "the slurm backend runs steps in environments of files, and this one has an image",
             hints=["give the project a `python_env` or a `conda_env`"],
         )
-    if not os.path.isdir(job.folder):
-        raise SourceUnusable(f"there is no folder `{job.folder}` to run in")
-    for text in (*job.argv, *job.variables, *job.variables.values()):
-        if "\0" in text:
-            raise SourceUnusable(f"no process can be given a null byte, as in {text[:40]!a}")
+    errand.check(job)
