@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import yaml
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
@@ -147,22 +149,41 @@ class Document:
         return text
 
     def _explain(self, error: yaml.YAMLError, text: str) -> Any:
-        mark = getattr(error, "problem_mark", None)
-        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        said = getattr(error, "problem", None) or str(error)
+        line, column, said = _told(error, text)
+        there = self.where(line=line, column=column)
         hint = ""
         if is_template(text):
             hint = template_hint()
-        elif line and column == 1 and ":" not in self.where(line=line).text:
-            hint = "is this text after the document? only YAML may stand in this file"
-        elif "tab" in said or "\\t" in said:
+        elif "tab" in said.split() or there.text[column - 1 : column] == "\t":
             hint = "indent with blanks; YAML takes no tabs"
-        self.fail(
-            "yaml",
-            f"`{self.file}` is not valid YAML: {said}",
-            self.where(line=line, column=column),
-            hint,
+        elif there.text and column == 1 and ":" not in there.text:
+            hint = "is this text after the document? only YAML may stand in this file"
+        self.fail("yaml", f"`{self.file}` is not valid YAML: {said}", there, hint)
+
+
+def _told(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
+    """Give the line and the column, which are 0 where they are not known, and what is wrong."""
+    if isinstance(error, yaml.reader.ReaderError):  # its place counts bytes or characters
+        before = "".join(takewhile(_may_stand, text))
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        found = ord(text[len(before) :][:1] or "\0")
+        return line, column, f"the character U+{found:04X} may not stand in it"
+    mark = getattr(error, "problem_mark", None)
+    line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+    return line, column, getattr(error, "problem", None) or " ".join(str(error).split())
+
+
+def _may_stand(character: str) -> bool:
+    """Say whether YAML allows a character; source: YAML 1.1, `c-printable`."""
+    return (
+        character.isprintable()
+        or character in "\t\n\r\x85\ufeff"
+        or (
+            character >= "\xa0"
+            and not "\ud800" <= character <= "\udfff"
+            and character not in "\ufffe\uffff"
         )
+    )
 
 
 def is_template(text: str) -> bool:

@@ -177,7 +177,8 @@ def prepare_node(
     mounts, mounted = _mounts((*entry.mounts, *_mounted(volumes)), request, machine, progress)
     params.expand(template, arguments)
     made = _made(project, entry, placement) if placement else {}
-    chosen = source.selection(entry, made, project.lockfiles, (*opened.before, *upstream))
+    others = (*opened.before, *upstream, *_aside(opened, node))
+    chosen = source.selection(entry, made, project.lockfiles, others)
     inputs = tree.inputs(chosen, node.id)
     lock = machine.lock(_wanted(wanted, entry, project), tree, progress, request.locking)
     one = step.Step(
@@ -236,6 +237,20 @@ def _made(project: Project, entry: EntryPoint, placement: Placement) -> Mapping[
     """
     later = graph.followers(project, entry.name) if entry.inputs is None else (entry.name,)
     return placement.made_by(*later)
+
+
+def _aside(opened: Opened, node: Node) -> tuple[Upstream, ...]:
+    """Give what steps of the run that a step does not need have left: to it that is not there.
+
+    Its key would differ from one run to the next otherwise, and files change while it is prepared.
+    """
+    if node.entry.inputs is not None or opened.placement is None:
+        return ()
+    needed = {node.id, *node.needs}
+    others = [other.entry for other in opened.graph.nodes if other.id not in needed]
+    left = opened.placement.left_by(entry.name for entry in others)
+    patterns = tuple(pattern for entry in others for pattern in entry.outputs or ())
+    return (source.Upstream(outputs=(), patterns=patterns, made=tuple(left.items())),)
 
 
 def upstream_of(opened: Opened, node: Node, outputs: tuple[Entry, ...]) -> Upstream:
@@ -454,31 +469,6 @@ def begin(prepared: Prepared, started: int) -> RunRecord:
         tracking={"experiment_id": request.experiment_id} if request.experiment_id else {},
         parent_run=request.parent_run,
         verifies=prepared.verifies,
-    )
-
-
-def unstarted(opened: Opened, times: tuple[int, int], error: str, status: str) -> RunRecord:
-    """Give the record of a target that was never started; `times` are those of the whole run."""
-    request, found = opened.request, opened.source
-    return RunRecord(
-        run_id=request.run_id or os.urandom(16).hex(),
-        status=status,
-        project=found.project,
-        entry_point=opened.graph.target.entry.name,
-        started_ns=times[0],
-        ended_ns=times[1],
-        cause="needs",
-        error=error,
-        uri=found.uri,
-        version=found.version,
-        commit=found.commit,
-        branch=found.branch,
-        repo_url=found.repo_url,
-        dirty=found.dirty,
-        tree=found.tree,
-        run_name=request.run_name,
-        experiment=request.experiment_name,
-        parent_run=request.parent_run,
     )
 
 

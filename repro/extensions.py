@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from repro import quantity
 from repro.spec import Compare, Mount, Need, Resources
 
@@ -33,6 +35,11 @@ def texts(node: Node | None) -> tuple[str, ...]:
 def globs(node: Node | None) -> tuple[str, ...] | None:
     """Give a list of patterns; None where nothing is declared."""
     return None if node is None else texts(node)
+
+
+def leaves(pattern: str) -> bool:
+    """Say whether a pattern names what lies outside of the project."""
+    return pattern.startswith("/") or posixpath.normpath(pattern).split("/", 1)[0] == ".."
 
 
 def flag(node: Node | None, *, default: bool) -> bool:

@@ -193,6 +193,7 @@ class _Decoder:
             self.add(
                 "file-name", f"`{self.document.file}` is no standard name", None, hint, "warning"
             )
+        self._check_needs(extensions.pairs(entries))
         project = Project(
             name="" if name is None or name.value is None else name.text,
             file=self.document.file,
@@ -321,6 +322,7 @@ class _Decoder:
         )
         needs = tuple(extensions.need(item) for item in extensions.items(node.get("needs")))
         self._check_command(path, command, declared, needs)
+        self._check_globs(path, node)
         timeout = node.get("timeout")
         retries = node.get("retries")
         return EntryPoint(
@@ -398,6 +400,32 @@ class _Decoder:
         near = nearest(word, (*DOCUMENTED_TYPES, *CHECKED_TYPES))
         hint = f"a similar type exists: `{near}`" if near else "its values are not checked"
         self.add("type", f"{where}: no type is called `{word}`", node, hint, "info")
+
+    def _check_globs(self, path: str, node: Node) -> None:
+        hints = {
+            "inputs": "name it under `mounts:`, or pass it as a parameter of type `path`",
+            "outputs": "what a step writes outside of its folder is not kept: write it here",
+        }
+        for key, hint in hints.items():
+            for item in extensions.items(node.get(key)):
+                if extensions.leaves(item.text):
+                    message = f"{path}.{key}: `{item.text}` lies outside of the project"
+                    self.add("outside", message, item, hint)
+
+    def _check_needs(self, entries: list[tuple[Node, Node]]) -> None:
+        names = sorted(str(key.value) for key, _node in entries)
+        for key, node in entries:
+            for item in extensions.items(node.get("needs")):
+                step = extensions.need(item).step
+                if step not in names:
+                    near = nearest(step, names)
+                    hint = (
+                        f"a similar one exists: `{near}`"
+                        if near
+                        else f"it is none of: {', '.join(names)}"
+                    )
+                    message = f"entry_points.{key.value}.needs: no entry point is called `{step}`"
+                    self.add("needs", message, item, hint)
 
     # -- commands
 

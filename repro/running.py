@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from repro import engine, plan, record, standing
 from repro.errors import Interrupted, ReproError
 from repro.events import Ended, Warned
+from repro.record import RunRecord
 from repro.schedule import Capacity, Schedule
 from repro.value import replace
 
@@ -16,7 +19,6 @@ if TYPE_CHECKING:
     from repro.events import Emit, Event
     from repro.graph import Node
     from repro.plan import Course
-    from repro.record import RunRecord
     from repro.source import Upstream
     from repro.world import Machine
 
@@ -131,8 +133,6 @@ class _Run:
                 parent_run=request.run_id,
                 output="",
             )
-            kept = None if opened.request.output else opened.placement
-            opened = replace(opened, placement=kept)
         if node.id in self.again:
             request = replace(request, use_results=False)
         upstream = tuple(self.made[need] for need in node.needs)
@@ -140,6 +140,8 @@ class _Run:
             replace(opened, request=request), node, upstream, self.machine, self.emit
         )
         prepared = replace(prepared, alone=False)
+        if opened.request.output and node is not opened.graph.target:
+            prepared = replace(prepared, placement=None)  # the folder asked for is the target's
         self.prepared.append(prepared)
         return prepared
 
@@ -193,7 +195,7 @@ class _Run:
         ]
         killed = self.machine.cancelled or self.records[failed[0]].status == record.KILLED
         verb = "was ended" if killed else "failed"
-        found = engine.unstarted(
+        found = _unstarted(
             self.opened,
             (self.started, self.machine.now_ns()),
             f"not started: the step `{failed[0]}`, which it needs, {verb}",
@@ -275,3 +277,28 @@ class Threads:
                 thread.join(0.05)
                 if not thread.is_alive():
                     del self._alive[name]
+
+
+def _unstarted(opened: Opened, times: tuple[int, int], error: str, status: str) -> RunRecord:
+    """Give the record of a target that was never started; `times` are those of the whole run."""
+    request, found = opened.request, opened.source
+    return RunRecord(
+        run_id=request.run_id or os.urandom(16).hex(),
+        status=status,
+        project=found.project,
+        entry_point=opened.graph.target.entry.name,
+        started_ns=times[0],
+        ended_ns=times[1],
+        cause="needs",
+        error=error,
+        uri=found.uri,
+        version=found.version,
+        commit=found.commit,
+        branch=found.branch,
+        repo_url=found.repo_url,
+        dirty=found.dirty,
+        tree=found.tree,
+        run_name=request.run_name,
+        experiment=request.experiment_name,
+        parent_run=request.parent_run,
+    )

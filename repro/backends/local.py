@@ -95,7 +95,7 @@ class Running(Following):
                 process = _supervisor(job, start, nursery, [line.fileno(), *outputs])
                 if process is not None:
                     self._held.enter_context(process)
-            self._held.callback(self._line.close)  # comes first: hanging up ends the supervisor
+                self._held.callback(self._line.close)  # first of all: that ends the supervisor
             with suppress(ConnectionError):  # it has died, as the reader will notice
                 self._line.sendall(_request(job, start))
             self._reader.start()

@@ -198,7 +198,10 @@ def _artifacts(text: yamltext.Reader, root: Map, metadata: Map) -> dict[str, lis
         platform = text.text(package.get("platform"), "`platform`", package)
         if platform not in found:
             text.fail(f"`{platform[:40]}` is not among its platforms", package)
-        artifact = _artifact(text, package)
+        try:
+            artifact = _artifact(text, package)
+        except ValueError:
+            text.fail("a URL in it cannot be read", package)
         if artifact.kind == "conda" and _subdir(artifact.url) not in ("noarch", platform):
             text.fail(f"`{artifact.name}` is locked for {platform}, from another", package)
         known = found[platform].setdefault(_order(artifact), artifact)

@@ -212,12 +212,10 @@ class Blobs:
 
     def names(self) -> Iterator[tuple[str, int]]:
         """Give every blob with its size."""
-        root = self.home.path("cas")
-        for head in sorted(os.listdir(root)):
-            for tail in sorted(os.listdir(os.path.join(root, head))):
-                state = files.state_of(os.path.join(root, head, tail))
-                if state:
-                    yield head + tail, state[2]
+        for name in self.home.digests("cas"):
+            state = files.state_of(self.path(name))
+            if state:
+                yield name, state[2]
 
     def _publish(self, half: _Half, name: str) -> None:
         os.fchmod(half.fd, 0o444)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 
+from repro import digest
 from repro.errors import StoreTooNew, Unreachable
 from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 FORMAT = 1
+HEAD = 2  # characters of a digest that its folder is named by
 FOLDERS = (
     *("cas", "ac", "envs", "git", "tmp", "locks", "lockfiles"),
     *("memo", "leases", "logs", "quarantine"),
@@ -134,6 +136,13 @@ class Home:
                 state = files.state_of(path)
                 oldest = min(oldest, state[3] if state else oldest)
         return oldest
+
+    def digests(self, folder: str) -> Iterator[str]:
+        """Give the digests that files below `folder` are named by, past whatever else is there."""
+        for head in files.names(self.path(folder)):
+            for tail in files.names(self.path(folder, head)) if len(head) == HEAD else ():
+                if digest.is_digest(head + tail):
+                    yield head + tail
 
     def lock(self, name: str, *, shared: bool = False) -> files.Lock:
         """Give the lock of that name."""

@@ -271,7 +271,7 @@ class _Check:
                 if not name.endswith("~"):
                     yield what, self.home.path(folder, name)
         for key in sorted(os.listdir(self.home.path("envs"))):
-            for name in sorted(os.listdir(self.home.path("envs", key))):
+            for name in files.names(self.home.path("envs", key)):
                 if name.startswith(MARKERS) and name.endswith(".json"):
                     yield "marker", self.home.path("envs", key, name)
 

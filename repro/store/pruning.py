@@ -270,10 +270,7 @@ class _Pruning:
 
 def _files(folder: str) -> list[str]:
     """Give the paths of what is in a folder, if there is one."""
-    try:
-        return [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return [os.path.join(folder, name) for name in files.names(folder)]
 
 
 def _waiting(home: Home) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from repro import canonical, digest
+from repro import canonical
 from repro.step import key_of_parts
 from repro.store.sealed import seal, unseal
 from repro.system import files
@@ -124,9 +124,7 @@ class Results:
 
     def keys(self) -> Iterator[tuple[str, int]]:
         """Give every key with the time of its last use, in nanoseconds."""
-        root = self.home.path("ac")
-        for head in sorted(os.listdir(root)):
-            for name in sorted(os.listdir(os.path.join(root, head))):
-                used = self.used(head + name) if digest.is_digest(head + name) else 0
-                if used:
-                    yield head + name, used
+        for key in self.home.digests("ac"):
+            used = self.used(key)
+            if used:
+                yield key, used

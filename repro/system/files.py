@@ -137,6 +137,14 @@ def unlink(path: str) -> None:
         pass
 
 
+def names(folder: str) -> list[str]:
+    """Give the names in a folder in their order, none where there is no folder."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def make_folder(path: str) -> None:
     """Make a private folder, with those above it, each of them durable in the one it is in."""
     if os.path.isdir(path):

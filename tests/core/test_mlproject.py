@@ -377,6 +377,8 @@ entry_points:
     resources: {cpus: 2, memory: 4GiB, gpus: 1}
     compare: {m.json: {rtol: 1.0e-6}, "*.log": ignore}
     backend: my-slurm2
+  prepare: {command: p}
+  clean: {command: c}
 """
     assert not problems(text)
     assert not problems(text, "warning")
@@ -520,6 +522,44 @@ def test_text_that_cannot_be_read_is_explained(text, code):
     (problem,) = problems(text)
     assert problem.code in code.split()
     assert "\n" not in problem.message
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "character"),
+    [
+        ('name: "\u00e9"\nx: "\x01"\n', (2, 5), "U+0001"),
+        ("name: x\ny: a\x7fb\n", (2, 5), "U+007F"),
+        ("x: \ufffe\n", (1, 4), "U+FFFE"),
+    ],
+)
+def test_a_character_that_yaml_does_not_allow_is_named_with_its_place(text, place, character):
+    problem = only(text)
+    assert (problem.where.line, problem.where.column) == place
+    assert character in problem.message
+    assert not problem.hint
+
+
+@pytest.mark.parametrize("text", ["entry_points:\n\tmain: {command: x}\n", "a:\n  b: c\n\td: e\n"])
+def test_a_tab_is_told(text):
+    assert "no tabs" in only(text).hint
+
+
+def test_a_need_that_is_no_entry_point_is_told_with_its_place():
+    text = "entry_points:\n  prepare: {command: x}\n  main:\n    command: y\n    needs: [prepar]\n"
+    problem = only(text)
+    assert (problem.code, problem.where.line) == ("needs", 5)
+    assert problem.hint == "a similar one exists: `prepare`"
+    problem = only(text.replace("prepar]", "{step: zzz}]"))
+    assert problem.hint == "it is none of: main, prepare"
+
+
+@pytest.mark.parametrize("key", ["inputs", "outputs"])
+@pytest.mark.parametrize("path", ["/etc", "..", "../*.csv", "data/../../x"])
+def test_what_a_step_reads_and_writes_lies_in_the_project(key, path):
+    text = f"entry_points:\n  main:\n    command: x\n    {key}: [{path}]\n"
+    problem = only(text)
+    assert (problem.code, problem.where.line) == ("outside", 4)
+    assert not problems(text.replace(path, "..data/a..b/..."))
 
 
 def test_a_byte_order_mark_is_no_problem():

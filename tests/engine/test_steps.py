@@ -343,3 +343,37 @@ def test_the_plan_says_what_is_reused_what_runs_and_what_depends_on_that(pipelin
     assert "command" in found["count"].summary
     assert "if `count` makes" in found["main"].summary
     assert found["main"].needs == ("clean", "count")
+
+
+UNNAMED = """
+entry_points:
+  a: {outputs: [a.txt], command: "echo TAG > a.txt"}
+  b: {outputs: [b.txt], command: "echo b >> COUNT; echo b > b.txt"}
+  c: {needs: [a], outputs: [c.txt], command: "echo c > c.txt"}
+  main: {needs: [b, c], outputs: [end.txt], command: "cat b.txt c.txt > end.txt"}
+"""
+
+
+def test_what_a_step_does_not_need_is_no_input_of_it_whatever_stands_there(project, run, tmp_path):
+    folder = project(MLproject=UNNAMED.replace("TAG", "1").replace("COUNT", str(tmp_path / "n")))
+    assert run(folder).wait()
+    assert all(r.cached for r in run(folder).records)
+    text = (folder / "MLproject").read_text()
+    (folder / "MLproject").write_text(text.replace("echo 1", "echo 2"))
+    assert run(folder).wait()  # `a.txt` is written anew while `b` is prepared
+    assert all(r.cached for r in run(folder).records)
+
+
+def test_a_folder_for_the_outputs_changes_nothing_for_the_steps_before(project, run, tmp_path):
+    steps = """
+entry_points:
+  a: {command: "echo 1 > a.txt"}
+  main: {needs: [a], inputs: [a.txt], outputs: [b.txt], command: "cp a.txt b.txt"}
+"""
+    folder = project(MLproject=steps)
+    assert run(folder).wait()
+    again = run(folder, output=str(tmp_path / "elsewhere"))
+    assert again.wait()
+    assert all(record.cached for record in again.records)
+    assert (tmp_path / "elsewhere" / "b.txt").read_text() == "1\n"
+    assert not (tmp_path / "elsewhere" / "a.txt").exists()

@@ -348,7 +348,7 @@ PLANTED = {
     "fileorder": "ls -U data > out.txt",
     "environment": r"tr '\0' '\n' < /proc/$$/environ | cut -d= -f1 | grep -nx -e TZ -e LANG > out.txt",
     "hostname": "uname -n > out.txt",
-    "clock": "date +%F > out.txt",
+    "clock": "echo $(($(date +%s) / 86400)) > out.txt",  # no date: that differs between zones
 }
 
 

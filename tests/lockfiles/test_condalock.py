@@ -358,6 +358,7 @@ INVALID = [
     (changed("package", 3, "hash", "sha256"), "no SHA256 of `requests`"),
     (changed("package", 3, "url", to="https://a.org/what"), "is no Python package"),
     (changed("package", 3, "url", to="../outside"), "is no Python package"),
+    (changed("package", 3, "url", to="https://[x/a.whl"), "a URL in it cannot be read"),
     (
         changed("package", 3, "url", to="git+https://a.org/r@main"),
         "the commit of `requests` is not locked",
