@@ -306,7 +306,10 @@ def _snakemake(place: Workspace, environ: Mapping[str, str]) -> Tool:
     (folder / "srun").write_text(SRUN.format(conf=environ["SLURM_CONF"], srun=shutil.which("srun")))
     (folder / "srun").chmod(0o755)
     words = [str(venv / "bin" / "snakemake"), "--executor", "slurm", f"-j{AT_ONCE}"]
-    words += ["--slurm-status-command", "squeue", "--latency-wait", "10", "--config"]
+    words += ["--slurm-status-command", "squeue", "--latency-wait", "10"]
+    # it would wait for 40 seconds before it asks at all, and then for 10 each time
+    words += ["--slurm-init-seconds-before-status-checks", "1"]
+    words += ["--seconds-between-status-checks", "1", "--config"]
 
     def one(n: int) -> list[str]:  # it keeps what a job prints in a file
         return ["sh", "-ec", f"{shlex.join([*words, f'numbers={n}-{n}'])}; echo {SAYS} {n}"]

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 class Opened(Value):
     """A project with the steps of one run, before anything is known of their keys.
 
-    `before` is what every step sees beside the project, as if it had been made by others.
+    `before` is what every step sees beside the project, as if it had been made by others, and
+    `aside` what is not there for steps that name no inputs.
     """
 
     request: Request
@@ -50,6 +51,7 @@ class Opened(Value):
     placement: Placement | None
     graph: Graph
     before: tuple[Upstream, ...] = ()
+    aside: tuple[Upstream, ...] = ()
 
 
 class Prepared(Value):
@@ -109,13 +111,15 @@ def open_project(
     shell = machine.environ.get("SHELL", "")
     steps = graph.of(project, request.entry_point, request.parameters, shell)
     root = tree.source.root
+    placement = machine.placement(root) if root else None
     opened = Opened(
         request=request,
         tree=tree,
         source=tree.source,
         project=project,
-        placement=machine.placement(root) if root else None,
+        placement=placement,
         graph=steps,
+        aside=_aside(placement, steps.nodes),
     )
     for name in plan.foreign(request, [node.entry for node in steps.nodes]):
         machine.backend(name, config=plan.settings(request, name))  # raises if there is none
@@ -177,7 +181,7 @@ def prepare_node(
     mounts, mounted = _mounts((*entry.mounts, *_mounted(volumes)), request, machine, progress)
     params.expand(template, arguments)
     made = _made(project, entry, placement) if placement else {}
-    others = (*opened.before, *upstream, *_aside(opened, node))
+    others = (*opened.before, *upstream, *(opened.aside if entry.inputs is None else ()))
     chosen = source.selection(entry, made, project.lockfiles, others)
     inputs = tree.inputs(chosen, node.id)
     lock = machine.lock(_wanted(wanted, entry, project), tree, progress, request.locking)
@@ -239,17 +243,16 @@ def _made(project: Project, entry: EntryPoint, placement: Placement) -> Mapping[
     return placement.made_by(*later)
 
 
-def _aside(opened: Opened, node: Node) -> tuple[Upstream, ...]:
-    """Give what steps of the run that a step does not need have left: to it that is not there.
+def _aside(placement: Placement | None, nodes: tuple[Node, ...]) -> tuple[Upstream, ...]:
+    """Give what steps of the run have left: it is not there for those that name no inputs.
 
-    Its key would differ from one run to the next otherwise, and files change while it is prepared.
+    Their keys would differ from one run to the next otherwise, and files change while they are
+    prepared. What a step needs comes to it by itself.
     """
-    if node.entry.inputs is not None or opened.placement is None:
+    if placement is None or len(nodes) == 1 or all(n.entry.inputs is not None for n in nodes):
         return ()
-    needed = {node.id, *node.needs}
-    others = [other.entry for other in opened.graph.nodes if other.id not in needed]
-    left = opened.placement.left_by(entry.name for entry in others)
-    patterns = tuple(pattern for entry in others for pattern in entry.outputs or ())
+    left = placement.made_by(*{node.entry.name for node in nodes})
+    patterns = tuple(pattern for node in nodes for pattern in node.entry.outputs or ())
     return (source.Upstream(outputs=(), patterns=patterns, made=tuple(left.items())),)
 
 

@@ -54,7 +54,6 @@ class Placement:
         self.blobs = blobs
         self.memos = memos
         self.memory = self._remembered()
-        self.earlier = dict(self.memory)
         self.by_step: dict[str, set[str]] | None = None
         self.noted: set[str] = set()
         self.unwritten: set[str] = set()
@@ -70,12 +69,6 @@ class Placement:
                 self._assign(path, row)
         paths = set().union(*(self.by_step.get(step, ()) for step in steps))
         return {path: self.memory[path]["content"] for path in sorted(paths)}
-
-    def left_by(self, steps: Iterable[str]) -> Mapping[str, str]:
-        """Give those that some steps had put here before we began, as they were then."""
-        names = frozenset(steps)
-        rows = self.earlier.items()
-        return {path: row["content"] for path, row in rows if not names.isdisjoint(row["steps"])}
 
     def _assign(self, path: str, row: Mapping[str, Any]) -> None:
         if self.by_step is not None:
