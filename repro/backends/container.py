@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
 
 from repro.backends import dockerargs
 from repro.errors import UsageError
@@ -156,15 +155,21 @@ def loopback_ports(variables: Mapping[str, str]) -> tuple[int, ...]:
     """Find the ports of this machine's loopback interface that URLs in variables name."""
     found = set()
     for value in variables.values():
-        if value.startswith(("http://", "https://")):
-            try:
-                url = urlsplit(value)
-                port = url.port
-            except ValueError:
-                continue
-            if url.hostname in LOOPBACK and port:
-                found.add(port)
+        if value.startswith(("http://", "https://")) and (port := _loopback_port(value)):
+            found.add(port)
     return tuple(sorted(found))
+
+
+def _loopback_port(text: str) -> int:
+    """Give the port of a URL of the loopback interface, 0 for all others."""
+    from urllib.parse import urlsplit
+
+    try:
+        url = urlsplit(text)
+        port = url.port or 0
+    except ValueError:
+        return 0
+    return port if url.hostname in LOOPBACK else 0
 
 
 # --- whose container it is -----------------------------------------------------------------

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import queue
-import shutil
 import signal
 import socket
 import struct
-import tempfile
 import threading
 import time
 from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from importlib.util import find_spec
 
-from repro.backends import container, daemon, loopback
+from repro.backends import container, daemon
 from repro.backends.following import LOST, Following, nowhere
 from repro.errors import UsageError
+from repro.images import engine
+from repro.images.engine import FAILURES, NOT_FOUND, USUAL
 from repro.ports import JobEnd
 
 TYPE_CHECKING = False
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from repro.images.engine import Engine, Stream
     from repro.ports import Job, Sink
 
 KILLED = 128 + signal.SIGKILL
@@ -101,7 +102,7 @@ class Docker:
             closing(daemon.connect(self.environ)) as client,
             daemon.explained("find", self.environ),
         ):
-            return list(client.containers(all=True, filters={"label": label}))
+            return client.containers(label)
 
 
 class Running(Following):
@@ -118,7 +119,7 @@ class Running(Following):
         self._client = daemon.connect(environ)
         self._cause = "exit"
         self._hopeless = False
-        self._stream: Any = None
+        self._stream: Stream | None = None
         self._timeout, self._grace = 0.0, GRACE_MS / 1000
         self._words: queue.SimpleQueue[str] = queue.SimpleQueue()  # a signal handler may cancel
         self._reader = threading.Thread(target=self._follow, name="repro-docker", daemon=True)
@@ -148,7 +149,7 @@ class Running(Following):
         )
         if not self._hopeless:
             with daemon.explained("find", self._environ):
-                self._stream = daemon.Recorded(self._client, self._id)
+                self._stream = self._client.recorded(self._id)
             self._held.callback(self._stream.close)
         self._serve()
 
@@ -162,16 +163,16 @@ class Running(Following):
         client = self._client
         config = container.specification(job, daemon.user(client), self._environ)
         _look(config)
-        if daemon.is_podman(client):
+        if client.is_podman:
             container.bare(config)
         ports = _carried(job, config)
-        gate = self._held.enter_context(Gate()) if ports and loopback.is_possible() else None
+        gate = self._held.enter_context(Gate()) if ports and _reaches_networks() else None
         if gate:
             container.hold(config, gate.folder)
         name = config.pop("Name", None)
-        self._id = client.create_container_from_config(config, name)["Id"]
+        self._id = client.create(config, name)
         self._held.callback(self._remove)
-        self._stream = daemon.Attached(client, self._id)
+        self._stream = client.attach(self._id)
         self._held.callback(self._stream.close)
         client.start(self._id)
         if gate:
@@ -181,7 +182,9 @@ class Running(Following):
             self._say("nothing that the step logs is received: only root can reach its network")
 
     def _carry(self, ports: tuple[int, ...]) -> None:
-        pid = self._client.inspect_container(self._id)["State"]["Pid"]
+        from repro.backends import loopback
+
+        pid = self._client.inspect(self._id)["State"]["Pid"]
         try:
             if not loopback.is_ours(pid, self._id):
                 self._say("nothing that the step logs is received: it runs on another machine")
@@ -190,8 +193,8 @@ class Running(Following):
         except OSError as error:
             self._say(f"nothing that the step logs is received: {error.strerror}")
 
-    def _another(self) -> Any:
-        return daemon.connect(self._environ, self._client.api_version)
+    def _another(self) -> Engine:
+        return engine.connect(self._environ)
 
     # -- what others may call
 
@@ -206,7 +209,7 @@ class Running(Following):
     def _follow(self) -> None:
         end = LOST
         try:
-            whole = self._stream is None or self._listen()
+            whole = self._stream is None or self._listen(self._stream)
             end = self._ended() if whole else LOST
             if end is LOST:
                 self._say("the container is gone, or the docker daemon; how it ended is not known")
@@ -221,11 +224,11 @@ class Running(Following):
                 self._end = end
                 self._over.release()
 
-    def _listen(self) -> bool:
+    def _listen(self, stream: Stream) -> bool:
         """Deliver output until there is no more; say whether it came to an orderly end."""
         rest = b""
         try:
-            while data := self._stream.read(CHUNK):
+            while data := stream.read(CHUNK):
                 rest = self._frames(rest + data)
         except OSError:
             return False
@@ -258,9 +261,9 @@ class Running(Following):
         pause = SOON
         while not self._hopeless:
             try:
-                state = self._client.inspect_container(self._id)["State"]
-            except daemon.failures() as error:
-                return self._gone() if daemon.status(error) == daemon.NOT_FOUND else LOST
+                state = self._client.inspect(self._id)["State"]
+            except FAILURES as error:
+                return self._gone() if daemon.status(error) == NOT_FOUND else LOST
             if state["Status"] in {"removing", "dead"}:
                 return self._gone()
             if state["Status"] == "exited":
@@ -291,8 +294,8 @@ class Running(Following):
         )
 
     def _remove(self) -> None:
-        with suppress(*daemon.failures()):
-            self._client.remove_container(self._id, force=True, v=True)
+        with suppress(*FAILURES):
+            self._client.remove(self._id)
 
     # -- the time
 
@@ -304,7 +307,7 @@ class Running(Following):
         self._ask()
         if self._is_over(self._grace):
             return
-        with suppress(*daemon.failures()):
+        with suppress(*FAILURES):
             self._client.kill(self._id)
         if not self._is_over(PATIENCE):
             self._give_up()
@@ -327,13 +330,11 @@ class Running(Following):
     def _ask(self) -> None:
         """Ask all processes to end; without a shell in the image, the command alone."""
         try:
-            made = self._client.exec_create(self._id, ASK_ALL)
-            self._client.exec_start(made)
-            if self._client.exec_inspect(made)["ExitCode"] == 0:
+            if self._client.execute(self._id, ASK_ALL) == 0:
                 return
-        except daemon.failures():
+        except FAILURES:
             pass
-        with suppress(*daemon.failures()):
+        with suppress(*FAILURES):
             self._client.kill(self._id, "SIGTERM")
 
     def _give_up(self) -> None:
@@ -349,7 +350,7 @@ class Usage:
     The daemon takes up to a second for an answer, so a thread with a line of its own asks.
     """
 
-    def __init__(self, connect: Callable[[], Any], identity: str) -> None:
+    def __init__(self, connect: Callable[[], Engine], identity: str) -> None:
         """Look at the container of that id, until told to stop."""
         self.user = self.system = self.peak = 0
         self._stopped = threading.Event()
@@ -360,12 +361,12 @@ class Usage:
         """Look no more; an answer on its way is not waited for."""
         self._stopped.set()
 
-    def _ask(self, connect: Callable[[], Any], identity: str) -> None:
+    def _ask(self, connect: Callable[[], Engine], identity: str) -> None:
         if self._stopped.wait(FIRST):
             return
-        with suppress(*daemon.failures()), closing(connect()) as client:
+        with suppress(*FAILURES), closing(connect()) as client:
             while True:
-                self.take(client.stats(identity, stream=False, one_shot=True))
+                self.take(client.stats(identity))
                 if self._stopped.wait(SELDOM):
                     return
 
@@ -383,6 +384,8 @@ class Gate:
 
     def __enter__(self) -> Gate:
         """Make it, in a folder of its own."""
+        import tempfile
+
         self.folder = tempfile.mkdtemp(prefix="repro-gate-")
         os.chmod(self.folder, 0o755)  # noqa: S103  (the command may run as another user)
         path = os.path.join(self.folder, "go")
@@ -397,6 +400,8 @@ class Gate:
 
     def __exit__(self, *_: object) -> None:
         """Remove it."""
+        import shutil
+
         os.close(self._pipe)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -405,7 +410,7 @@ def lacks(environ: Mapping[str, str]) -> str:
     """Say what is missing here for this backend, or nothing; a remote daemon is not asked."""
     if find_spec("docker") is None:
         return "the package `docker` is not installed"
-    host = environ.get("DOCKER_HOST") or daemon.USUAL
+    host = environ.get("DOCKER_HOST") or USUAL
     if host.startswith("unix://"):
         try:
             with socket.socket(socket.AF_UNIX) as line:
@@ -413,6 +418,12 @@ def lacks(environ: Mapping[str, str]) -> str:
         except OSError:
             return f"no docker daemon answers at {host}"
     return ""
+
+
+def _reaches_networks() -> bool:
+    from repro.backends import loopback
+
+    return loopback.is_possible()
 
 
 def _look(config: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from repro.decode import nearest
 from repro.errors import ReproError, Unsupported
 
 TYPE_CHECKING = False
@@ -97,6 +96,8 @@ def _lacks(name: str, environ: Mapping[str, str]) -> str:
 
 
 def _unknown(name: str, environ: Mapping[str, str]) -> Unsupported:
+    from repro.decode import nearest
+
     known = described(environ)
     near = nearest(name, [row[0] for row in known])
     hints = [f"a similar one exists: `{near}`"] if near else []

@@ -8,12 +8,10 @@ the id of what came out.
 from __future__ import annotations
 
 from repro import platforms
-from repro.environments.tools import session
 from repro.errors import EnvironmentFailed, Unreachable, Unsupported
-from repro.images import daemon, logins
+from repro.images import daemon
 from repro.lock import EnvironmentLock, Image
 from repro.lockfiles import references
-from repro.mirrors import Mirrors
 from repro.ports import Unmet
 from repro.spec import DockerEnvironment
 from repro.system import files
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from repro.environments.building import Built, Recipe
+    from repro.images import logins
     from repro.images.daemon import Daemon
     from repro.manifest import Entry
     from repro.ports import LockRequest, Progress
@@ -123,6 +122,8 @@ class Docker:
 
     def _place(self, asked: str) -> references.Reference:
         """Give where to get an image: by its name, or from the mirror of its registry."""
+        from repro.mirrors import Mirrors
+
         reference = _parsed(asked)
         mirrored = Mirrors(self._environ).of(reference.name)
         if mirrored == reference.name:
@@ -182,6 +183,7 @@ class Docker:
 
     def _built(self, recipe: Recipe, engine: Daemon, progress: Progress) -> Built:
         from repro.environments.building import build, builder
+        from repro.environments.tools import session
 
         tool = builder(self._builder, self._environ)
         progress(f"building `{recipe.dockerfile}` with {'buildah' if tool else engine.name}")
@@ -248,6 +250,8 @@ class Docker:
                     "or push it to a registry, and lock it by its name there",
                 ],
             )
+        from repro.images import logins
+
         reference = self._place(image.reference)
         progress(f"fetching `{image.reference}` at {image.manifest}")
         login = logins.of(reference.registry, self._environ, self._told)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import socket
 
 from repro.errors import EnvironmentFailed, NoSpace, Unreachable
-from repro.images.archive import Base
+from repro.images import engine
+from repro.images.engine import CHOOSE, USUAL
+from repro.images.line import Broken, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,29 +16,23 @@ if TYPE_CHECKING:
 
     from docker import DockerClient
 
+    from repro.images.archive import Base
+    from repro.images.engine import Engine
     from repro.images.logins import Login
     from repro.ports import Progress
 
-USUAL = "unix:///var/run/docker.sock"
-OLDEST = (1, 40)
-OLDEST_NAME = "docker 19.03"
 SECONDS = 600
-KNOCK_SECONDS = 10
+SSH = "ssh://"
 WIDTH = 300
 SHOWN = 6
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 START = "start it, for example with `sudo systemctl start docker`"
-CHOOSE = "or name another engine in `DOCKER_HOST`"
-GONE = re.compile(r"manifest unknown|not found|no such image", re.IGNORECASE)
-FOREIGN = re.compile(
-    r"no matching manifest|does not match the (specified|detected) platform", re.IGNORECASE
-)
-DENIED = re.compile(r"unauthorized|denied|authentication required|no basic auth", re.IGNORECASE)
-FULL = re.compile(r"no space left|disk quota exceeded", re.IGNORECASE)
-UNSERVED = re.compile(
+GONE = r"manifest unknown|not found|no such image"
+FOREIGN = r"no matching manifest|does not match the (specified|detected) platform"
+DENIED = r"unauthorized|denied|authentication required|no basic auth"
+FULL = r"no space left|disk quota exceeded"
+UNSERVED = (
     r"connection (refused|reset)|no such host|i/o timeout|timed? ?out|EOF|TLS handshake"
-    r"|network is unreachable|no route to host|toomanyrequests|5\d\d ",
-    re.IGNORECASE,
+    r"|network is unreachable|no route to host|toomanyrequests|5\d\d "
 )
 
 
@@ -47,33 +41,26 @@ class Gone(EnvironmentFailed):
 
 
 class Daemon:
-    """An engine that answers. `platform` is what its containers run on, as `linux/amd64`."""
+    """An engine that answers, and what moves its images: that, and nothing else, loads `docker`."""
 
-    def __init__(self, client: DockerClient) -> None:
-        """Ask the engine what it is. Raises EnvironmentFailed for one that is too old."""
-        self._client = client
-        told = client.version()
-        version = _numbers(str(told.get("ApiVersion", "")))
-        parts = told.get("Components") or [{}]
-        podman = any("podman" in str(part.get("Name", "")).lower() for part in parts)
-        self.name = f"{'podman' if podman else 'docker'} {told.get('Version', '')}".strip()
-        if version < OLDEST:
-            raise EnvironmentFailed(
-                f"the container engine is too old: {self.name}",
-                hints=[f"install {OLDEST_NAME} or newer", CHOOSE],
-            )
-        architecture = str(told.get("Arch", ""))
-        self.platform = f"{told.get('Os', '')}/{ARCHITECTURES.get(architecture, architecture)}"
+    def __init__(self, answering: Engine, environ: Mapping[str, str], seconds: float) -> None:
+        """Take an engine that was connected to by the same variables."""
+        self._engine, self._environ, self._seconds = answering, environ, seconds
+        self._lent: DockerClient | None = None
+
+    @property
+    def name(self) -> str:
+        """Name the engine with its version."""
+        return self._engine.name
+
+    @property
+    def platform(self) -> str:
+        """Give what its containers run on, as `linux/amd64`."""
+        return self._engine.platform()
 
     def inspect(self, name: str) -> dict[str, Any] | None:
         """Give what the engine knows of an image by id, name or digest; None where it has none."""
-        from docker.errors import ImageNotFound
-
-        try:
-            found: dict[str, Any] = self._client.api.inspect_image(name)
-        except ImageNotFound:
-            return None
-        return found
+        return self._engine.image(name)
 
     def pull(
         self, name: str, pin: str, platform: str, login: Login | None, progress: Progress
@@ -190,7 +177,46 @@ class Daemon:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        if self._lent is not None:
+            self._lent.close()
+        self._engine.close()
+
+    @property
+    def _client(self) -> DockerClient:
+        """Give the docker package's client, made when it is first needed."""
+        if self._lent is None:
+            import docker
+
+            where = _place(self._environ)
+            try:
+                self._lent = docker.from_env(
+                    version=self._engine.version,
+                    environment=dict(self._environ),
+                    timeout=self._seconds,
+                    use_ssh_client=where.startswith(SSH),
+                )
+            except (docker.errors.DockerException, OSError, ValueError) as error:
+                raise _silent(where, error) from None
+        return self._lent
+
+    def failures(self) -> tuple[type[Exception], ...]:
+        """Give what that client raises, beside what it has no words for; nothing without it."""
+        if self._lent is None:
+            return ()
+        from docker.errors import DockerException
+
+        return (DockerException,)
+
+    def breaks(self) -> tuple[type[Exception], ...]:
+        """Give what it raises where the engine does not answer; nothing without it."""
+        if self._lent is None:
+            return ()
+        from http.client import HTTPException
+
+        import requests
+        import urllib3
+
+        return (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException)
 
 
 @contextlib.contextmanager
@@ -202,39 +228,32 @@ def connected(environ: Mapping[str, str], seconds: float = SECONDS) -> Iterator[
     Raises Unreachable when it does not answer, also half-way, and EnvironmentFailed when it is too
     old.
     """
-    from http.client import HTTPException
-
-    import docker
-    import requests
-    import urllib3
-    from docker.errors import DockerException, InvalidVersion
-
-    where = environ.get("DOCKER_HOST") or USUAL
-    _knock(where)
+    where = _place(environ)
     try:
-        client = docker.from_env(
-            environment=dict(environ), timeout=seconds, use_ssh_client=where.startswith("ssh://")
-        )
-    except InvalidVersion:
-        raise EnvironmentFailed(
-            f"the container engine at `{where}` is too old",
-            hints=[f"install {OLDEST_NAME} or newer", CHOOSE],
-        ) from None
-    except (DockerException, OSError, ValueError) as error:
+        answering = engine.connect(environ, seconds, ssh_program=where.startswith(SSH))
+    except Broken as error:
         raise _silent(where, error) from None
+    except Refused as error:
+        raise _failing(where, error) from None
+    made = Daemon(answering, environ, seconds)
     try:
-        yield Daemon(client)
-    except DockerException as error:
-        message = f"the container engine at `{where}` fails"
-        raise EnvironmentFailed(message, hints=[_line(_said(error))]) from None
-    except (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException) as error:
+        yield made
+    except Refused as error:
+        raise _failing(where, error) from None
+    except Broken as error:
+        raise _silent(where, error) from None
+    except made.failures() as error:
+        raise _failing(where, error) from None
+    except made.breaks() as error:
         raise _silent(where, error) from None
     finally:
-        client.close()
+        made.close()
 
 
 def base_of(attributes: Mapping[str, Any]) -> Base:
     """Give an image that the engine has, as one to build on."""
+    from repro.images.archive import Base
+
     return Base(
         id=str(attributes["Id"]),
         platform=platform_of(attributes),
@@ -253,8 +272,8 @@ def layers_of(attributes: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple((attributes.get("RootFS") or {}).get("Layers") or ())
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in version.split(".") if word.isdigit())
+def _place(environ: Mapping[str, str]) -> str:
+    return environ.get("DOCKER_HOST") or USUAL
 
 
 def _said(error: Exception) -> str:
@@ -262,17 +281,9 @@ def _said(error: Exception) -> str:
     return str(getattr(error, "explanation", None) or error)
 
 
-def _knock(where: str) -> None:
-    """See that somebody listens: the SDK would leave its socket open where nobody does."""
-    scheme, _, path = where.partition("://")
-    if scheme != "unix":
-        return
-    with socket.socket(socket.AF_UNIX) as knocking:
-        knocking.settimeout(KNOCK_SECONDS)
-        try:
-            knocking.connect(path)
-        except (OSError, ValueError) as error:
-            raise _silent(where, error) from None
+def _failing(where: str, error: Exception) -> EnvironmentFailed:
+    message = f"the container engine at `{where}` fails"
+    return EnvironmentFailed(message, hints=[_line(_said(error))])
 
 
 def _silent(where: str, error: Exception) -> Unreachable:
@@ -285,12 +296,18 @@ def _silent(where: str, error: Exception) -> Unreachable:
     return Unreachable(message, hints=[START, CHOOSE])
 
 
+def _holds(pattern: str, said: str) -> bool:
+    import re
+
+    return re.search(pattern, said, re.IGNORECASE) is not None
+
+
 def _line(text: str) -> str:
     return " ".join(text.split())[:WIDTH]
 
 
 def _failed(message: str, said: str, lines: Iterable[str] = ()) -> EnvironmentFailed | NoSpace:
-    if FULL.search(said):
+    if _holds(FULL, said):
         return NoSpace(
             "no space left for images in the container engine",
             hints=["`docker system prune` removes what nothing uses"],
@@ -301,11 +318,11 @@ def _failed(message: str, said: str, lines: Iterable[str] = ()) -> EnvironmentFa
 
 def _moving(name: str, said: str, how: str) -> EnvironmentFailed | Unreachable:
     """Give the error for an image that did not come, or go: it was not fetched or sent."""
-    if FOREIGN.search(said):
+    if _holds(FOREIGN, said):
         return EnvironmentFailed(f"`{name}` is for another platform", hints=[_line(said)])
-    if UNSERVED.search(said):
+    if _holds(UNSERVED, said):
         hints = [_line(said), "try again later"]
         return Unreachable(f"`{name}` cannot be {how} now", hints=hints)
-    if how == "fetched" and (GONE.search(said) or DENIED.search(said)):
+    if how == "fetched" and (_holds(GONE, said) or _holds(DENIED, said)):
         return Gone(f"`{name}` is not in its registry, or is not shown to us", hints=[_line(said)])
     return _failed(f"`{name}` cannot be {how}", said)

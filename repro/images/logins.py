@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 import subprocess
 from urllib.parse import urlsplit
 
 from repro.errors import UsageError
+from repro.images import configuration
 from repro.lockfiles.references import HUB
-from repro.system import files
 from repro.value import Value
 
 TYPE_CHECKING = False
@@ -90,7 +89,7 @@ def of(registry: str, environ: Mapping[str, str], told: Given | None = None) -> 
     """
     if told is not None and told.registry == registry:
         return told.login
-    config = _config(environ)
+    config = configuration.read(environ)
     keys = HUB_KEYS if registry == HUB else (registry,)
     helpers = config.get("credHelpers")
     helper = helpers.get(registry) if isinstance(helpers, dict) else None
@@ -102,16 +101,6 @@ def of(registry: str, environ: Mapping[str, str], told: Given | None = None) -> 
         if isinstance(entry, dict) and (name in keys or _host(name) in keys):
             return _stored(entry)
     return None
-
-
-def _config(environ: Mapping[str, str]) -> dict[str, Any]:
-    home = environ.get("HOME") or os.path.expanduser("~")
-    folder = environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker")
-    try:
-        found = json.loads(files.read(os.path.join(folder, "config.json")) or b"{}")
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _host(name: str) -> str:

@@ -26,6 +26,7 @@ KIND = "placed"
 MOST = 1 << 20
 """Bytes beside the memory after which it is written as a whole."""
 FOLDER_FACTS = 2
+MARGIN_NS = 1_000_000
 HALF = "~repro"
 HALF_LENGTH = 19
 HEX = frozenset("0123456789abcdef")
@@ -198,7 +199,10 @@ class Placement:
         """Wait until a later change of what was just written cannot go unnoticed."""
         racy = [path for path in self.noted if self.memory[path]["racy"]]
         if racy:
-            time.sleep(2 * files.TICK_NS / 1e9)
+            now = time.time_ns()
+            newest = max(max(self.memory[path]["state"][3:5], default=now) for path in racy)
+            rest = newest + files.TICK_NS + MARGIN_NS - now
+            time.sleep(max(0, min(rest, 2 * files.TICK_NS)) / 1e9)
         for path in racy:
             row = self.memory[path]
             there, state = _seen(os.path.join(self.root, path))

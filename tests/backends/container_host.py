@@ -6,8 +6,7 @@ It becomes that user first, keeping its groups. Prints the output, then `ended` 
 import json
 import os
 import sys
-
-import docker.utils.socket  # noqa: F401  (a user without rights may not read it any more)
+import urllib.parse  # noqa: F401  (a user without rights may not read it any more)
 
 from repro.backends import loopback  # noqa: F401  (the same)
 from repro.backends.docker import Docker

@@ -197,6 +197,18 @@ def test_what_a_container_takes_is_seen(room):
     assert 100e6 < end.user_ns + end.system_ns < end.wall_ns * 2
 
 
+def test_a_step_in_an_image_that_is_there_loads_neither_the_docker_package_nor_http(room):
+    environ = {**room.engine.environ, "HOME": str(room.base)}
+    done = subprocess.run(
+        [sys.executable, os.path.join(FOLDER, "container_loads.py"), room.engine.digest],
+        input=json.dumps(dumped(room.job("echo", "said"))).encode(),
+        env={"PYTHONPATH": ROOT, **environ},
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout == b"said\nended 0\n", done.stderr
+
+
 # --- the loopback interface ----------------------------------------------------------------
 
 ASK = "exec 3<>/dev/tcp/127.0.0.1/$PORT && printf 'POST / HTTP/1.0\\r\\nContent-Length: %d\\r\\n\\r\\n%s' ${#BODY} \"$BODY\" >&3 && cat <&3"
@@ -399,8 +411,6 @@ def line(room):
         made.cut()
 
 
-# the SDK does not close the socket of a connection that is refused
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_daemon_that_ends_half_way_is_said(room, line):
     output = Output()
     backend = Docker({"DOCKER_HOST": f"unix://{line.path}"})

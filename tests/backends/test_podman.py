@@ -92,8 +92,6 @@ def test_a_container_deleted_behind_our_back_has_ended(room):
     assert running.wait().code == 137
 
 
-# docker's package leaves a socket to the collector where nobody listens any more
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_service_that_dies_is_said_and_its_container_found_by_the_next(room):
     running, output = room.begun("echo ready; sleep 600", run_id="left", grace_ms=200)
     room.engine.kill()

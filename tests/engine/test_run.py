@@ -401,7 +401,8 @@ def test_an_unknown_entry_point_lists_what_there_is(project, run):
     ("text", "error"),
     [
         ("renv_env: r\nentry_points: {main: {command: x}}\n", Unsupported),
-        ("entry_points: {main: {needs: [b], command: x}, a: {command: y}}\n", GraphInvalid),
+        ("entry_points: {main: {needs: [main], command: x}}\n", GraphInvalid),
+        ("entry_points: {main: {needs: [b], command: x}, a: {command: y}}\n", ProjectInvalid),
         ("entry_points: {main: {sandbox: iron, command: x}}\n", UsageError),
         ("databricks_spark_job: {python_file: x.py}\n", Unsupported),
         ("entry_points: {main: {command: 'x {y}'}}\n", ProjectInvalid),
