@@ -34,7 +34,7 @@ from repro.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from typing import Any
 
     from repro.environments.treehash import Mark, Seen, Tree
@@ -51,14 +51,16 @@ KEY_LENGTH = 32
 class Built(Value):
     """What was built: what the marker shall tell of it, and what is known of its files.
 
-    `known` are the files that were linked from packages, by their paths. `stock` are those
-    packages: the record of their files, their folder, and the lock to hold, relative to the store.
+    `known` are the files that were linked from packages, by their paths; `others` are the paths
+    of all others, where they need not be looked for. `stock` are those packages: the record of
+    their files, their folder, and the lock to hold, relative to the store.
     `check` takes all files as they are now, and raises EnvironmentFailed for other ones than the
     locked.
     """
 
     about: Mapping[str, Any]
     known: Mapping[str, tuple[Mark, Seen]] = treehash.NOTHING
+    others: Collection[str] | None = None
     stock: Stock = ()
     check: Callable[[Tree], None] | None = None
 
@@ -346,7 +348,10 @@ def _make(place: Place, lock: EnvironmentLock, build: Build, held: files.Lock) -
         place.discard()
         with place.packages():
             built = build(place.prefix, held)
-        tree = treehash.scan(place.prefix, built.known)
+        if built.others is None:
+            tree = treehash.scan(place.prefix, built.known)
+        else:
+            tree = treehash.listed(place.prefix, built.others, built.known)
         if built.check:
             built.check(tree)
         linked = {p: m for p, (m, seen) in built.known.items() if tree.get(p) is seen}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from repro.environments.demand import Demand
     from repro.environments.interpreters import Python
-    from repro.environments.tools import Session
+    from repro.environments.tools import Creating, Session
 
 NOTHING: Mapping[str, Artifact] = {}
 
@@ -79,10 +79,10 @@ class Pip:
         found = (_artifact(item, demand, told["environment"]) for item in told["install"])
         return [indexes.original(artifact, session.mirrors) for artifact in found]
 
-    def create(self, python: Python, prefix: str, session: Session) -> None:
-        """Make an empty virtual environment of `python`."""
+    def creating(self, python: Python, prefix: str, session: Session) -> Creating:
+        """Make an empty virtual environment of `python` while the caller is at work."""
         self._base = python.base
-        session.run(python.base, "-I", "-m", "venv", "--without-pip", prefix)
+        return session.running(python.base, "-I", "-m", "venv", "--without-pip", prefix)
 
     def install(
         self,
@@ -95,7 +95,7 @@ class Pip:
     ) -> None:
         """Install exactly `artifacts`; local ones lie below `root`.
 
-        With `fresh`, again and without pip's cache. The environment was made by `create`.
+        With `fresh`, again and without pip's cache. The environment was made by `creating`.
         """
         if not self._python:
             self._prepare(self._base, session)

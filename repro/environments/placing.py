@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import csv
 import io
-import os
 
 from repro import digest
+from repro.environments.folders import Folders
 from repro.environments.linking import settle
 from repro.system import files
 
@@ -66,28 +65,6 @@ class Layout:
         return path, "" if compiled else coded(sha256), "" if compiled else str(size)
 
 
-class Folders:
-    """The folders of the environment at `prefix`, each made when it is needed."""
-
-    def __init__(self, prefix: str) -> None:
-        """Make none yet."""
-        self.prefix = prefix
-        self._made: set[str] = {""}
-
-    def hold(self, places: Iterable[str]) -> None:
-        """Make the folders of files."""
-        for folder in {place.rpartition("/")[0] for place in places}:
-            self._make(folder)
-
-    def _make(self, folder: str) -> None:
-        if folder in self._made:
-            return
-        self._make(folder.rpartition("/")[0])
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(f"{self.prefix}/{folder}")
-        self._made.add(folder)
-
-
 class Placing(Folders):
     """The environment at `prefix`, while wheels are put into it."""
 
@@ -124,11 +101,11 @@ class Placing(Folders):
         )
         return self.write(f"bin/{name}", text.encode(), executable=True)
 
-    def record(self, described: str, rows: str, own: Iterable[Row]) -> None:
+    def record(self, described: str, rows: str, own: Iterable[Row]) -> Row:
         """Write the RECORD of a wheel: `rows` of what is the same everywhere, and its `own`."""
         path = f"{described}/RECORD"
         text = f"{rows}{self.layout.rows(own)}{path},,\n"
-        self.write(f"{self.layout.site}/{path}", text.encode(), executable=False)
+        return self.write(f"{self.layout.site}/{path}", text.encode(), executable=False)
 
 
 def first_line(interpreter: str) -> str:

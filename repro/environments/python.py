@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
-from repro.environments import cache
+from repro.environments import cache, treehash
 from repro.environments.interpreters import Interpreters, agree
 from repro.environments.tools import session
 from repro.errors import EnvironmentFailed, Unsupported, UsageError
@@ -14,10 +15,10 @@ from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from repro.environments.resolving import Tool
-    from repro.environments.tools import Session
+    from repro.environments.tools import Creating, Session
     from repro.lock import Artifact, EnvironmentLock
     from repro.ports import LockRequest, Progress
     from repro.spec import Environment
@@ -39,6 +40,14 @@ class VirtualEnvironment:
     def release(self) -> None:
         """Say that nothing runs in it any more."""
         self._lock.free()
+
+
+@contextlib.contextmanager
+def _listed(creating: Creating, prefix: str, found: list[str]) -> Iterator[None]:
+    """Note the files of a virtual environment when it was just created."""
+    with creating:
+        yield
+    found += treehash.paths(prefix)
 
 
 class Python:
@@ -158,12 +167,14 @@ class Python:
         ready = [a for a in lock.artifacts if a.kind == "wheel"]
         others = [a for a in lock.artifacts if a.kind != "wheel"]
         with session(self._home, self._environ, message, keep=[held.fd]) as work:
-            tool.create(python, prefix, work)
             store = WheelStore(self._home, self._environ, self._root)
-            made = store.install(ready, prefix, python, work)
+            bare: list[str] = []
+            creating = _listed(tool.creating(python, prefix, work), prefix, bare)
+            made = store.install(ready, prefix, python, work, creating)
             self._complete(lock, others, tool, prefix, work)
             about = {"python": python.base, "tool": tool.version(work)}
-            return cache.Built(about=about, known=made.known, stock=made.stock)
+            rest = None if others else {*bare, *made.others}
+            return cache.Built(about=about, known=made.known, others=rest, stock=made.stock)
 
     def _complete(
         self,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from repro.environments.demand import Demand
     from repro.environments.interpreters import Interpreters, Python
-    from repro.environments.tools import Session
+    from repro.environments.tools import Creating, Session
     from repro.lock import Artifact, Interpreter
     from repro.ports import LockRequest, Progress
     from repro.spec import PythonEnvironment
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
         ) -> list[Artifact]:
             """Find what `demand` needs on `python`, one file each."""
 
-        def create(self, python: Python, prefix: str, session: Session) -> None:
-            """Make an empty virtual environment of `python`."""
+        def creating(self, python: Python, prefix: str, session: Session) -> Creating:
+            """Make an empty virtual environment of `python` while the caller is at work."""
 
         def install(
             self,

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import time
 
-from repro.environments import failures, indexes
+from repro.environments import indexes
 from repro.errors import EnvironmentFailed
 from repro.mirrors import Mirrors
 from repro.system import files
@@ -17,6 +17,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import IO
+
+    from repro.errors import ReproError
+
+    Creating = contextlib.AbstractContextManager[object]
 
 LOG_PREFIX = "env-"
 DROPPED = (
@@ -38,6 +42,25 @@ FIXED = {
 
 
 NOTHING: Mapping[str, str] = {}
+
+
+class Running:
+    """A tool at work; `told` is what it wrote to standard output, as far as that was read."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        """Read nothing yet."""
+        self._process = process
+        self.told = b""
+
+    def line(self) -> bytes:
+        """Wait for the next line; nothing where none comes any more."""
+        line = self._process.stdout.readline() if self._process.stdout else b""
+        self.told += line
+        return line
+
+    def end(self) -> None:
+        """Wait for its end."""
+        self.told += self._process.communicate()[0]
 
 
 class Session:
@@ -85,25 +108,47 @@ class Session:
 
         Raises EnvironmentFailed when it fails, or Unreachable or NoSpace where that was why.
         """
+        with self.running(*argv, variables=variables) as tool:
+            pass
+        return tool.told.decode("utf-8", "replace")
+
+    @contextlib.contextmanager
+    def running(self, *argv: str, variables: Mapping[str, str] = NOTHING) -> Iterator[Running]:
+        """Run a tool while the caller is at work, whose end then waits for that of the tool.
+
+        It is killed when the caller fails. Raises what `run` does.
+        """
         with open(self.log, "a+b") as log:
             log.write(f"$ {shlex.join(argv)}\n".encode("utf-8", "surrogateescape"))
             log.flush()
             start = log.tell()
-            ended = self._started(argv, variables, log)
-            log.write(ended.stdout)
-            if ended.returncode == 0:
-                return ended.stdout.decode("utf-8", "replace")
+            with self._started(argv, variables, log) as process:
+                tool = Running(process)
+                try:
+                    yield tool
+                    tool.end()
+                except BaseException:
+                    process.kill()
+                    raise
+            log.write(tool.told)
+            if process.returncode == 0:
+                return
             log.seek(start)
             text = log.read().decode("utf-8", "replace")
-        if ended.returncode < 0:
-            text += f"\nerror: `{argv[0]}` was ended by signal {-ended.returncode}"
-        raise failures.explain(text, self._failure, self.log)
+        raise self._failed(argv[0], process.returncode, text)
+
+    def _failed(self, tool: str, code: int, text: str) -> ReproError:
+        from repro.environments import failures
+
+        if code < 0:
+            text += f"\nerror: `{tool}` was ended by signal {-code}"
+        return failures.explain(text, self._failure, self.log)
 
     def _started(
         self, argv: Sequence[str], variables: Mapping[str, str], log: IO[bytes]
-    ) -> subprocess.CompletedProcess[bytes]:
+    ) -> subprocess.Popen[bytes]:
         try:
-            return subprocess.run(
+            return subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -111,7 +156,6 @@ class Session:
                 env={**self._environ, **variables},
                 cwd=self.folder,
                 pass_fds=self._keep,
-                check=False,
             )
         except OSError as error:
             reason = (error.strerror or str(error)).lower()

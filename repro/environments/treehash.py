@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 
 from repro import canonical, digest
 from repro.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from mmap import mmap
 
     Data = bytes | mmap
@@ -74,16 +75,21 @@ def scan(prefix: str, known: Mapping[str, tuple[Mark, Seen]] = NOTHING) -> Tree:
     found = {}
     for path, entry in _entries(prefix):
         one = known.get(path)
-        if one and _is_inode(entry, one[0][1]):
-            found[path] = one[1]
-        elif entry.is_symlink():
-            target = os.readlink(entry.path)
-            found[path] = ("link", target, _shown(target, places), 0)
-        elif not entry.is_file(follow_symlinks=False):
-            found[path] = ("other", "", "", 0)
-        else:
-            # byte-code names the path of its source, and is not part of the tree hash
-            found[path] = _read(entry.path, () if is_bytecode(path) else places)
+        is_it = one and _is_inode(entry, one[0][1])
+        found[path] = one[1] if one and is_it else _seen(entry.path, places)
+    return dict(sorted(found.items()))
+
+
+def paths(prefix: str) -> list[str]:
+    """Give the paths of all files that `scan` reads."""
+    return [path for path, _entry in _entries(prefix)]
+
+
+def listed(prefix: str, paths: Iterable[str], known: Mapping[str, tuple[Mark, Seen]]) -> Tree:
+    """Give what `scan` does where it is known that `paths` and those in `known` are all files."""
+    places = _spellings(prefix)
+    found = {path: seen for path, (_mark, seen) in known.items()}
+    found |= {path: _seen(f"{prefix}/{path}", places) for path in paths if path not in known}
     return dict(sorted(found.items()))
 
 
@@ -187,6 +193,17 @@ def _encoded(value: object) -> bytes:
 def _is_inode(entry: os.DirEntry[str], inode: int) -> bool:
     """Compare an inode; some file systems list other ones than those that files have."""
     return entry.inode() == inode or entry.stat(follow_symlinks=False).st_ino == inode
+
+
+def _seen(path: str, places: tuple[bytes, ...]) -> Seen:
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        target = os.readlink(path)
+        return "link", target, _shown(target, places), 0
+    if not stat.S_ISREG(mode):
+        return "other", "", "", 0
+    # byte-code names the path of its source, and is not part of the tree hash
+    return _read(path, () if is_bytecode(path) else places)
 
 
 def _kind(status: os.stat_result) -> str:

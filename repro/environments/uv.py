@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from repro.environments.demand import Demand
     from repro.environments.interpreters import Python
-    from repro.environments.tools import Session
+    from repro.environments.tools import Creating, Session
     from repro.lock import Artifact
 
 # The settings of a project that happens to be near must not leak in, nor may uv fetch a Python.
@@ -99,9 +99,9 @@ class Uv:
             *("--format=requirements.txt", "--no-header", "--no-annotate", "--project", folder),
         )
 
-    def create(self, python: Python, prefix: str, session: Session) -> None:
-        """Make an empty virtual environment of `python`."""
-        session.run(self._binary, "venv", *ALONE, "--python", python.base, prefix)
+    def creating(self, python: Python, prefix: str, session: Session) -> Creating:
+        """Make an empty virtual environment of `python` while the caller is at work."""
+        return session.running(self._binary, "venv", *ALONE, "--python", python.base, prefix)
 
     def install(
         self,

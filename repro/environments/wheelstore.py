@@ -20,29 +20,31 @@ from repro import digest
 from repro.environments import urls
 from repro.environments.linking import Damaged, is_settled, put, settle
 from repro.environments.placing import PLACEHOLDER, Layout, Placing
-from repro.environments.states import Record
+from repro.environments.states import Record, state_of
 from repro.system import files
 from repro.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from repro.environments.cache import Stock
     from repro.environments.interpreters import Python
-    from repro.environments.tools import Session
+    from repro.environments.tools import Creating, Session
     from repro.environments.treehash import Linked
     from repro.environments.unpacking import Tree
     from repro.lock import Artifact
 
 WORKERS = 8
+NOTHING: Creating = contextlib.nullcontext()
 COMPILE = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2, maxlevels=99)"
 
 
 class Installed(Value):
-    """What was installed: the files that were linked, and the packages that they are of."""
+    """What was installed: files that were linked, the places of all others, and their packages."""
 
     known: Linked
+    others: Collection[str]
     stock: Stock
 
 
@@ -56,20 +58,35 @@ class WheelStore:
         self._root = root
 
     def install(
-        self, artifacts: Iterable[Artifact], prefix: str, python: Python, session: Session
+        self,
+        artifacts: Iterable[Artifact],
+        prefix: str,
+        python: Python,
+        session: Session,
+        creating: Creating = NOTHING,
     ) -> Installed:
         """Put wheels into the virtual environment at `prefix`, which is one of `python`.
 
-        Raises EnvironmentFailed for other bytes than the locked ones, Unreachable, and OSError.
+        `creating` makes that while the wheels are looked up. Raises EnvironmentFailed for other
+        bytes than the locked ones, Unreachable, and OSError.
         """
         chosen = sorted(artifacts, key=lambda a: a.name)
         made = [_Unpacked(self._home, artifact, python) for artifact in chosen]
-        self._ensure_all([one for one in made if not one.is_complete()], session)
         placing = Placing(prefix, python.identity)
+        with creating:
+            self._ensure_all([one for one in made if not one.is_complete()], session)
+            groups = [one.look() for one in made]
         known: Linked = {}
-        for one in made:  # one after the other: of two files in one place, the last counts
-            known |= self._place(one, placing, session)
-        return Installed(known=known, stock=[one.stock() for one in made])
+        others: set[str] = set()
+        with placing.ahead(groups, session):
+            for one in made:  # one after the other: of two files in one place, the last counts
+                linked, written = self._place(one, placing, session)
+                known |= linked
+                for place in written & known.keys():
+                    del known[place]
+                others |= written
+        others -= known.keys()
+        return Installed(known=known, others=others, stock=[one.stock() for one in made])
 
     def _ensure_all(self, missing: list[_Unpacked], session: Session) -> None:
         if not missing:
@@ -90,13 +107,24 @@ class WheelStore:
             if not one.is_complete():
                 self._make(one, session)
 
-    def _place(self, one: _Unpacked, placing: Placing, session: Session) -> Linked:
+    def _place(self, one: _Unpacked, placing: Placing, session: Session) -> tuple[Linked, set[str]]:
         with _held(one.lock()):
+            self._check(one, session)
+            placing.wait()
             try:
                 return one.place(placing)
             except Damaged:
                 self._make(one, session)
+                self._check(one, session)
                 return one.place(placing)
+
+    def _check(self, one: _Unpacked, session: Session) -> None:
+        """Make sure that the files of a wheel are what they were."""
+        try:
+            one.check()
+        except Damaged:
+            self._make(one, session)
+            one.check()
 
     def _make(self, one: _Unpacked, session: Session) -> None:
         """Fetch, unpack and compile a wheel."""
@@ -188,12 +216,26 @@ class _Unpacked:
         record.adopt(digests, notes)
         record.save()
 
-    def place(self, placing: Placing) -> Linked:
-        """Put all files into an environment; give the linked ones. Raises Damaged."""
-        record = self.record()
-        if not record.digests or record.damaged():
+    def look(self) -> list[str]:
+        """Read what is recorded of its files; give their places."""
+        self._seen = state_of(self._manifest)
+        self._record = self.record()
+        return list(self._record.notes.get("places", ()))
+
+    def check(self) -> None:
+        """Compare all files with what is recorded. Raises Damaged."""
+        if self._seen != state_of(self._manifest):  # somebody else linked it since `look`
+            self.look()
+        if not self._record.digests or self._record.damaged():
             raise Damaged
-        self._settle(record)
+        self._settle(self._record)
+
+    def place(self, placing: Placing) -> tuple[Linked, set[str]]:
+        """Put all files into an environment, after a check.
+
+        Gives the linked ones, and the places of all others. Raises Damaged.
+        """
+        record = self._record
         notes = record.notes
         places = dict(zip(record.digests, notes["places"], strict=True))
         texts = [(places.pop(p), _open_script(f"{self._tree}/{p}")) for p in notes["texts"]]
@@ -202,8 +244,9 @@ class _Unpacked:
         record.save()
         own = [placing.script(*text) for text in texts]
         own += [placing.command(*command) for command in notes["commands"]]
-        placing.record(notes["described"], notes["rows"], own)
-        return known
+        own.append(placing.record(notes["described"], notes["rows"], own))
+        written = {place for place, _sha256, _size in own}
+        return known, written.union(place for place in places.values() if place not in known)
 
     def _settle(self, record: Record) -> None:
         """Set back the modes and times of files that hold what they did."""

@@ -14,7 +14,7 @@ import pytest
 from environments.conftest import locked, output
 from environments.test_realize import environments_on_disk, installed, made
 
-from repro.environments import cache, records
+from repro.environments import cache, records, treehash
 from repro.errors import EnvironmentFailed, NoSpace, Unreachable
 from repro.system import files
 from repro.value import replace
@@ -143,6 +143,28 @@ def test_of_two_wheels_with_one_file_the_last_counts(python, own_wheels, told, h
         realized = python().realize(lock, told.append)
         assert installed(realized, "shared.txt").read_text() == "beta"
         assert imported(realized) == "2.0 1.5"
+        prune(home)
+
+
+def test_the_list_of_an_environment_is_what_is_found_in_it(python, own_wheels, told, home):
+    own_wheels.wheel("alpha", "2.0", more={"shared.txt": "alpha"})
+    own_wheels.wheel(  # has the command of the one before it as a file
+        "beta", "1.5", more={"shared.txt": "beta", "beta-1.5.data/scripts/alpha": "#!/bin/sh\n"}
+    )
+    own_wheels.wheel(  # and this makes a command of such a file
+        "gamma", "1.0", more={"gamma-1.0.data/scripts/gamma": "#!/bin/sh\n"}
+    )
+    lock = locked(python(), own_wheels.request("alpha", "beta==1.5", "gamma"), told.append)
+    for _ in range(2):
+        realized = python().realize(lock, told.append)
+        seen = treehash.scan(realized.prefix)
+        marker = cache.marker(realized.prefix)
+        listed = treehash.kept(realized.prefix, marker["files"])
+        assert listed == {path: found[:2] for path, found in seen.items()}
+        assert marker["tree"] == treehash.tree_hash(seen)
+        assert pathlib.Path(realized.path[0], "alpha").read_text() == "#!/bin/sh\n"
+        assert "import main" in pathlib.Path(realized.path[0], "gamma").read_text()
+        realized.release()
         prune(home)
 
 

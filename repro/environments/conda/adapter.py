@@ -261,7 +261,7 @@ class Conda:
         self, lock: EnvironmentLock, prefix: str, held: files.Lock, progress: Progress
     ) -> cache.Built:
         from repro.environments.conda import bytecode
-        from repro.environments.placing import Folders
+        from repro.environments.folders import Folders
 
         failure = "the conda environment cannot be made"
         conda = [a for a in lock.artifacts if a.kind == KIND]

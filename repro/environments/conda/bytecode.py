@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from repro.environments.cache import Stock
-    from repro.environments.placing import Folders
+    from repro.environments.folders import Folders
     from repro.environments.tools import Session
     from repro.environments.treehash import Linked
     from repro.lock import Artifact

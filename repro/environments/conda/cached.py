@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from repro.environments.cache import Stock
-    from repro.environments.placing import Folders
+    from repro.environments.folders import Folders
     from repro.environments.treehash import Linked
     from repro.lock import Artifact
 
