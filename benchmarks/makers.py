@@ -28,7 +28,8 @@ WANTED = ("numpy", "pandas", "scikit-learn", "pyyaml", "requests", "click", "tqd
 TOOLS = ("virtualenv", "pip", "conda-lock>=4,<5")
 TOLD = {
     "another": ", beside a similar one",
-    "removed": ", after `rm -r` of its folder",
+    "pruned": ", right after `repro env prune`",
+    "removed": ", right after `rm -r` of its folder",
     "often": ", in a running process",
 }
 PLATFORMS = channels.PLATFORMS
@@ -111,6 +112,7 @@ class Workshop:
     root: Path
     server: channels.Server | None = None
     variables: dict[str, str] = field(default_factory=dict)
+    moved: int = 0
 
     @property
     def wheels(self) -> Path:
@@ -137,7 +139,8 @@ class Workshop:
             fetch = ["download", "-q", "--only-binary", ":all:", "-d", str(self.wheels)]
             call([str(self.tools / "bin" / "pip"), *fetch, *WANTED])
         shutil.rmtree(self.state, ignore_errors=True)
-        (self.state / "home").mkdir(parents=True)
+        for name in ("home", "aside"):
+            (self.state / name).mkdir(parents=True)
         self.server = channels.Server(self._channel())
         self._write()
 
@@ -178,11 +181,26 @@ class Workshop:
         return path
 
     def close(self) -> None:
-        """End the server."""
+        """End the server, and remove what was moved."""
         if self.server:
             self.server.close()
+        shutil.rmtree(self.state / "aside", ignore_errors=True)
 
     def gone(self, *names: str) -> Callable[[], None]:
+        """Give what moves folders of the state out of the way, until all is over.
+
+        Some file systems are slow for a minute after files were removed, whoever did it.
+        """
+
+        def move() -> None:
+            for name in names:
+                for path in self.state.glob(name):
+                    self.moved += 1
+                    path.rename(self.state / "aside" / f"{self.moved}")
+
+        return move
+
+    def removed(self, *names: str) -> Callable[[], None]:
         """Give what removes folders of the state."""
 
         def remove() -> None:
@@ -254,10 +272,8 @@ def _both(shop: Workshop, group: str, *, caches: bool) -> list[Maker]:
     state, gone = shop.state, shop.gone
     tools, prefix = shop.tools / "bin", state / f"{group}-env"
     links = f"--no-index --find-links {shop.wheels}"
-    conda, wheels = shop.pruned("conda"), shop.pruned("python")
-    if caches:
-        conda = gone("store-conda/envs", "store-conda/pkgs")
-        wheels = gone("store-python/envs", "store-python/wheels")
+    conda = gone("store-conda/envs", *(("store-conda/pkgs",) if caches else ()))
+    wheels = gone("store-python/envs", *(("store-python/wheels",) if caches else ()))
     uv = f"uv venv -q --python {sys.executable} {prefix}-uv && uv pip sync -q --offline"
     uv += f" --require-hashes {links} --python {prefix}-uv/bin/python {state}/hashed.txt"
     install = (
@@ -299,10 +315,12 @@ def _warm(shop: Workshop) -> list[Maker]:
     mlflow += f" {state}/warm-env-mlflow/bin/pip install {links} -r {state}/requirements.txt"
     return [
         *_both(shop, "warm", caches=False),
-        _repro(shop, "warm.repro-removed", "removed", gone("store-conda/envs")),
-        _repro(shop, "warm.repro-removed-python", "removed", gone("store-python/envs")),
         _repro(shop, "warm.repro-another", "another"),
         _repro(shop, "warm.repro-another-python", "another"),
+        _repro(shop, "warm.repro-pruned", "pruned", shop.pruned("conda")),
+        _repro(shop, "warm.repro-pruned-python", "pruned", shop.pruned("python")),
+        _repro(shop, "warm.repro-removed", "removed", shop.removed("store-conda/envs")),
+        _repro(shop, "warm.repro-removed-python", "removed", shop.removed("store-python/envs")),
         Maker(
             "warm.pip",
             "`python -m venv`, `pip install --require-hashes`",
