@@ -30,8 +30,11 @@ TOLD = {
     "another": ", beside a similar one",
     "pruned": ", right after `repro env prune`",
     "removed": ", right after `rm -r` of its folder",
+    "inside": ", in a running process",
     "often": ", in a running process",
 }
+INSIDE = ("inside", "often")
+"""What is measured from within, without the start of an interpreter."""
 PLATFORMS = channels.PLATFORMS
 STAND_IN = REPOSITORY / "tests" / "support" / "standin_conda.py"
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -264,7 +267,7 @@ def _repro(
     state, kind = shop.state, "python" if name.endswith(("python", "wheels")) else "conda"
     words = (kind, f"{state}/store-{kind}", f"{state}/{kind}.json", how)
     label = f"repro, {'conda' if kind == 'conda' else 'wheels'}{TOLD.get(how, '')}"
-    return Maker(name, label, (sys.executable, "-c", WORKER, *words), before, told=how == "often")
+    return Maker(name, label, (sys.executable, "-c", WORKER, *words), before, told=how in INSIDE)
 
 
 def _both(shop: Workshop, group: str, *, caches: bool) -> list[Maker]:
@@ -315,6 +318,8 @@ def _warm(shop: Workshop) -> list[Maker]:
     mlflow += f" {state}/warm-env-mlflow/bin/pip install {links} -r {state}/requirements.txt"
     return [
         *_both(shop, "warm", caches=False),
+        _repro(shop, "warm.repro-inside", "inside", gone("store-conda/envs")),
+        _repro(shop, "warm.repro-inside-python", "inside", gone("store-python/envs")),
         _repro(shop, "warm.repro-another", "another"),
         _repro(shop, "warm.repro-another-python", "another"),
         _repro(shop, "warm.repro-pruned", "pruned", shop.pruned("conda")),
