@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import measure
+import peers
+import sections
+import table
 from subjects import Subject, Unfit
 from workspace import DISTRIBUTION, Workspace, call
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
+BUDGET = 1000  # ms of wall time
 PEERS = ("pip-audit==2.10.1",)
 PACKAGES = 200
 FILES = 33  # in each package, beside its metadata: 7,000 in the environment
@@ -39,8 +43,9 @@ entry_points:
 
 
 def main() -> None:
-    """Measure, and write the table to stdout."""
+    """Measure, and write the report to stdout and to a file."""
     options = _options()
+    load = " ".join(f"{part:.2f}" for part in os.getloadavg())
     place = Workspace(options.workspace.resolve() / "audit", peers=PEERS)
     for tool in ("repro", "pip-audit"):
         _tell(f"installing {tool}")
@@ -55,7 +60,9 @@ def main() -> None:
         except (measure.CommandFailed, Unfit) as error:
             sys.exit(f"error: {error}")
     versions = place.versions("repro", (DISTRIBUTION,)) | place.versions("peer", ("pip-audit",))
-    sys.stdout.write(_table(chosen, samples, versions))
+    report = _report(chosen, samples, peers.facts(load, versions, options.rounds))
+    sys.stdout.write(report)
+    sections.put(options.output, "audit", report)
 
 
 def _options() -> argparse.Namespace:
@@ -63,6 +70,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds to measure (default: 5)")
     parser.add_argument("--workspace", type=Path, default=Path(cache, "repro-benchmarks"))
+    parser.add_argument("--output", type=Path, default=peers.RESULTS, metavar="FILE")
     return parser.parse_args()
 
 
@@ -209,27 +217,25 @@ def _found(place: Workspace, name: str) -> Iterator[None]:
         raise Unfit(f"{name} did not find the two vulnerabilities:\n{said[-1000:]}")
 
 
-def _table(
-    chosen: Sequence[Subject], samples: dict[str, list[measure.Sample]], versions: dict[str, str]
+def _report(
+    chosen: Sequence[Subject], samples: dict[str, list[measure.Sample]], facts: dict[str, str]
 ) -> str:
-    named = ", ".join(f"{name} {text}" for name, text in versions.items())
-    rows = [HEAD, ("---", *("---:" for _ in HEAD[1:]))]
+    rows, budgets = [], []
     for subject in chosen:
-        found = samples[subject.name]
-        wall = [sample.wall for sample in found]
-        rows.append(
-            (
-                subject.label,
-                str(len(found)),
-                f"{statistics.median(sample.cpu for sample in found):.0f} ms",
-                f"{statistics.median(wall):.0f} ms",
-                f"{min(wall):.0f} ms",
-                "-" if subject.name == "audit-repro-plain" else "2 of 2",
-            )
-        )
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    about = f"{PACKAGES} packages, {ADVISORIES} advisories, offline; {named}"
-    return f"## Audit\n\n{about}\n\n{lines}\n"
+        wall = statistics.median(sample.wall for sample in samples[subject.name])
+        cpu = statistics.median(sample.cpu for sample in samples[subject.name])
+        least = min(sample.wall for sample in samples[subject.name])
+        seen = "-" if subject.name == "audit-repro-plain" else "2 of 2"
+        times = (f"{cpu:.0f}", f"{wall:.0f}", f"{least:.0f}")
+        rows.append((subject.label, str(len(samples[subject.name])), *times, seen))
+        if "repro" in subject.name:
+            verdict = "pass" if wall <= BUDGET else "FAIL"
+            budgets.append((subject.label, f"at most {BUDGET} ms", f"{wall:.0f} ms", verdict))
+    about = {**facts, "subject": f"{PACKAGES} packages, {ADVISORIES} advisories, offline"}
+    parts = ["# Audit", "\n".join(f"- {name}: {text}" for name, text in about.items())]
+    parts.append(table.table(("budget", "limit", "measured", "verdict"), iter(budgets)))
+    parts.append(table.table(HEAD, iter(rows)))
+    return "\n\n".join(parts) + "\n"
 
 
 def _tell(text: str) -> None:

@@ -169,10 +169,21 @@ def _source(item: dict[str, Any], demand: Demand) -> Artifact:
         name=name,
         version=version,
         kind="wheel" if urls.filename(url).endswith(".whl") else "sdist",
-        digest=_allowed(name, source["archive_info"]["hashes"]["sha256"], demand),
+        digest=_allowed(name, _sha256(name, source["archive_info"]), demand),
         filename=urls.filename(url),
         url=urls.kept(url, demand.root),
     )
+
+
+def _sha256(name: str, archive: dict[str, Any]) -> str:
+    """Give the hash of a file; pip before 23.1 writes it in one text, `sha256=...`."""
+    kind, _, text = archive.get("hash", "").partition("=")
+    found: dict[str, str] = {kind: text, **archive.get("hashes", {})}
+    if "sha256" not in found:
+        raise EnvironmentFailed(
+            f"pip does not tell the SHA-256 of `{name}`", hints=["lock with uv, or a newer pip"]
+        )
+    return found["sha256"]
 
 
 def _allowed(name: str, sha256: str, demand: Demand) -> str:

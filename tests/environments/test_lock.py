@@ -13,6 +13,7 @@ import pytest
 from environments.conftest import local_package, locked, pretend
 
 from repro import platforms, requirements
+from repro.environments import pip
 from repro.environments.demand import demand
 from repro.errors import EnvironmentFailed, InterpreterMissing, Unreachable, UsageError
 from repro.lockfiles import pylock
@@ -479,3 +480,10 @@ def test_a_package_of_the_index_is_locked_and_installed(python, network, told):
     assert [a.name for a in lock.artifacts] == ["iniconfig"]
     assert lock.artifacts[0].url.startswith("https://")
     maker.realize(lock, told.append).release()
+
+
+def test_the_hash_of_a_file_is_read_as_every_pip_writes_it():
+    assert pip._sha256("a", {"hash": "sha256=12"}) == "12"
+    assert pip._sha256("a", {"hash": "md5=0", "hashes": {"sha256": "34"}}) == "34"
+    with pytest.raises(EnvironmentFailed, match="SHA-256 of `a`"):
+        pip._sha256("a", {"hash": "md5=0"})
