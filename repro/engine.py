@@ -444,26 +444,33 @@ def inputs_of(prepared: Prepared) -> tuple[Entry, ...]:
     return prepared.tree.selected(prepared.chosen, prepared.name)
 
 
+def origin(found: Source) -> dict[str, Any]:
+    """Give what the record of a run says of where its project is from."""
+    return {
+        "project": found.project,
+        "uri": found.uri,
+        "version": found.version,
+        "commit": found.commit,
+        "branch": found.branch,
+        "repo_url": found.repo_url,
+        "dirty": found.dirty,
+        "tree": found.tree,
+    }
+
+
 def begin(prepared: Prepared, started: int) -> RunRecord:
     """Give the record with which a run begins."""
     request, found = prepared.request, prepared.source
     return RunRecord(
         run_id=request.run_id or os.urandom(16).hex(),
         status=record.RUNNING,
-        project=found.project,
+        **origin(found),
         entry_point=prepared.entry.name,
         started_ns=started,
         key=prepared.key,
         parts=step.parts(prepared.step),
         command=prepared.command,
         parameters=tuple((a.name, a.shown, a.origin) for a in prepared.arguments),
-        uri=found.uri,
-        version=found.version,
-        commit=found.commit,
-        branch=found.branch,
-        repo_url=found.repo_url,
-        dirty=found.dirty,
-        tree=found.tree,
         environment=prepared.lock.digest,
         environment_kind=prepared.lock.kind,
         backend=prepared.backend,
